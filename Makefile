@@ -1,0 +1,145 @@
+# labswarm: `make help` lists the targets.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+TERMINALS ?= 3
+UI        ?= console
+FUZZTIME  ?= 20s
+export CGO_ENABLED ?= 0
+export GOFLAGS := -trimpath $(GOFLAGS)
+
+BUILD   := build
+BIN     := $(BUILD)/bin
+BOOT    := $(BUILD)/boot
+GOLDEN  := $(BUILD)/golden
+TOOLS   := $(BUILD)/tools
+GO_SRC  := $(shell find . -name '*.go' -not -path './build/*' 2>/dev/null) go.mod go.sum
+LDFLAGS := -s -w
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+# ---- building ---------------------------------------------------------------
+
+.PHONY: build
+build: $(BIN)/labswarm $(BIN)/labswarm-agent ## both binaries, into build/bin
+
+$(BIN)/labswarm: $(GO_SRC)
+	@mkdir -p $(BIN)
+	go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/labswarm
+
+$(BIN)/labswarm-agent: $(GO_SRC)
+	@mkdir -p $(BIN)
+	go build -ldflags '$(LDFLAGS)' -o $@ ./initramfs-agent
+
+.PHONY: setup
+setup: ## install the Debian packages that the demo and all tests need (root)
+	@scripts/setup.sh
+
+# Boot files are fetched once; remove build/boot to fetch them again.
+$(BOOT)/bootfiles.json: scripts/bootfiles.sh scripts/lib.sh
+	scripts/bootfiles.sh $(BOOT)
+
+.PHONY: bootfiles
+bootfiles: setup $(BOOT)/bootfiles.json ## shim, GRUB, iPXE and kernels from Debian's packages
+
+$(BOOT)/virtual/initrd.img: $(BIN)/labswarm-agent $(BOOT)/bootfiles.json scripts/modules-virtual.txt $(wildcard scripts/mkinitramfs/*.go)
+	go run ./scripts/mkinitramfs --set virtual --kernel-root $(BUILD)/cache/kernel-virtual --modules scripts/modules-virtual.txt --agent $(BIN)/labswarm-agent -o $@
+
+$(BOOT)/lab/initrd.img: $(BIN)/labswarm-agent $(BOOT)/bootfiles.json scripts/modules-lab.txt $(wildcard scripts/mkinitramfs/*.go)
+	go run ./scripts/mkinitramfs --set lab --kernel-root $(BUILD)/cache/kernel-lab --modules scripts/modules-lab.txt --firmware $(BUILD)/cache/firmware --agent $(BIN)/labswarm-agent -o $@
+
+.PHONY: initramfs
+initramfs: bootfiles ## both initramfs: virtual (classroom of VMs) and lab (real PCs, the default in build/boot)
+	@$(MAKE) --no-print-directory $(BOOT)/virtual/initrd.img $(BOOT)/lab/initrd.img
+	@ln -f $(BOOT)/lab/vmlinuz $(BOOT)/vmlinuz && ln -f $(BOOT)/lab/initrd.img $(BOOT)/initrd.img
+	@ls -l $(BOOT)/virtual/initrd.img $(BOOT)/initrd.img
+
+$(GOLDEN)/debian.img: scripts/golden-debian.sh scripts/lib.sh scripts/disk.sh
+	scripts/golden-debian.sh $@
+
+$(GOLDEN)/tiny.img: scripts/golden-tiny.sh scripts/lib.sh scripts/disk.sh $(wildcard scripts/tinyos/*.go)
+	scripts/golden-tiny.sh $@
+
+.PHONY: golden
+golden: setup ## the golden images: a real Debian and a tiny OS for tests
+	@$(MAKE) --no-print-directory $(GOLDEN)/debian.img $(GOLDEN)/tiny.img
+
+# ---- running ----------------------------------------------------------------
+
+.PHONY: demo
+demo: setup ## reimage a virtual classroom end to end: TERMINALS=3 UI=console|none
+	@$(MAKE) --no-print-directory $(BIN)/labswarm $(BOOT)/virtual/initrd.img $(GOLDEN)/debian.img
+	@mkdir -p $(BUILD)/demo
+	$(BIN)/labswarm classroom run --image-file $(GOLDEN)/debian.img --boot-dir $(BOOT) \
+		--terminals $(TERMINALS) --firmware bios,uefi,secureboot --dhcp proxy \
+		--expect 'login:' --check-disks --ui $(UI) --report $(BUILD)/demo/report.json
+
+# ---- proving ----------------------------------------------------------------
+
+.PHONY: test-unit
+test-unit: ## unit tests: no root, no network
+	scripts/test.sh unit
+
+.PHONY: test-integration
+test-integration: setup ## namespaces, loop devices, other people's clients (root)
+	scripts/test.sh integration
+
+.PHONY: test-e2e
+test-e2e: setup ## virtual PCs under QEMU (root)
+	@$(MAKE) --no-print-directory $(BIN)/labswarm $(BOOT)/virtual/initrd.img $(GOLDEN)/tiny.img
+	scripts/test.sh e2e
+
+.PHONY: test
+test: ## all tests; ends with the list of what was skipped
+	@$(MAKE) --no-print-directory setup
+	@$(MAKE) --no-print-directory $(BIN)/labswarm $(BOOT)/virtual/initrd.img $(BOOT)/lab/initrd.img $(GOLDEN)/tiny.img
+	scripts/test.sh all
+
+.PHONY: race
+race: ## unit tests under the race detector (needs gcc)
+	CGO_ENABLED=1 go test -race ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME each
+	scripts/fuzz.sh $(FUZZTIME)
+
+$(TOOLS)/golangci-lint: scripts/tools.mod scripts/tools.sum
+	@mkdir -p $(TOOLS)
+	go build -modfile=scripts/tools.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## gofmt, vet and golangci-lint
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed: $$out"; exit 1; fi
+	$(TOOLS)/golangci-lint run ./...
+
+.PHONY: ci
+ci: ## what a merge must pass: all tests (a skip is a failure) and lint
+	LABSWARM_NO_SKIP=1 $(MAKE) --no-print-directory test
+	$(MAKE) --no-print-directory lint
+
+.PHONY: bench
+bench: ## Go benchmarks of the hot paths
+	go test -run '^$$' -bench . -benchmem ./images/... ./swarm/...
+
+BENCH_SWARM  ?= --n 4,16 --mbit 100 --mib 64 --cell-kib 256
+BENCH_ENGINE ?= --n 1,3 --mbit 0 --mib 1024 --cell-kib 1024 --schemes ours,libtorrent-tuned,anacrolix,http
+
+.PHONY: setup-bench
+setup-bench: ## install the other programs that bench-swarm compares with (root)
+	@scripts/setup.sh bench
+
+.PHONY: bench-swarm
+bench-swarm: ## ours beside other programs in shaped namespaces (root): BENCH_SWARM="flags", 7 minutes
+	go run ./e2e/swarmbench $(BENCH_SWARM) --out $(BUILD)/bench/swarm.json
+
+.PHONY: bench-engine
+bench-engine: ## 1 -> 1 and 1 -> 3 unshaped (root): BENCH_ENGINE="flags", add --pprof DIR for CPU profiles
+	go run ./e2e/swarmbench $(BENCH_ENGINE) --out $(BUILD)/bench/engine.json
+
+.PHONY: clean
+clean: ## remove build/ (the boot files and golden images too)
+	rm -rf $(BUILD)

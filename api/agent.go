@@ -1,0 +1,217 @@
+package api
+
+// Disk is one whole disk as the agent sees it.
+type Disk struct {
+	Name      string `json:"name"`           // kernel name, for people only: never an identity
+	WWN       string `json:"wwn,omitempty"`  // WWN, EUI-64 or NGUID
+	Serial    string `json:"serial"`         // trimmed; "" when the disk has none
+	Model     string `json:"model"`          //
+	Bus       string `json:"bus"`            // virtio, sata, nvme, usb, mmc, scsi
+	Bytes     int64  `json:"bytes"`          // capacity
+	Sector    int    `json:"sector"`         // logical sector size, bytes
+	Removable bool   `json:"removable"`      //
+	ReadOnly  bool   `json:"read_only"`      //
+	InUse     string `json:"in_use"`         // mounts, holders; "" = free
+	Note      string `json:"note,omitempty"` // why it was left out of the candidates
+}
+
+// NIC is one network interface, with its permanent address.
+type NIC struct {
+	Name      string `json:"name"`
+	MAC       string `json:"mac"` // permanent address, lower case with colons
+	Bus       string `json:"bus"`
+	Driver    string `json:"driver"`
+	SpeedMbps int    `json:"speed_mbps"` // 0 = unknown
+	Boot      bool   `json:"boot"`       // the interface the machine booted from
+}
+
+// Evidence is what a machine says of itself; a MAC is a name, not a credential.
+type Evidence struct {
+	UUID         string   `json:"uuid"`   // SMBIOS type 1, canonical lower case, "" = none
+	Serial       string   `json:"serial"` // system serial
+	Vendor       string   `json:"vendor"`
+	Product      string   `json:"product"`
+	NICs         []NIC    `json:"nics"`
+	Disks        []Disk   `json:"disks"`
+	RAMBytes     int64    `json:"ram_bytes"`
+	Firmware     string   `json:"firmware"` // bios or uefi
+	SecureBoot   bool     `json:"secure_boot"`
+	Lockdown     string   `json:"lockdown"`
+	Kernel       string   `json:"kernel"`
+	NoDriver     []string `json:"no_driver,omitempty"`      // modalias strings nothing matched
+	UptimeMs     int64    `json:"uptime_ms"`                // kernel clock when enrolling
+	AgentRSSByte int64    `json:"agent_rss_byte,omitempty"` // resident memory of the agent, bytes
+}
+
+// EnrolRequest opens a boot session: POST /agent/v1/enrol. The TLS client
+// certificate carries the key of this boot.
+type EnrolRequest struct {
+	BootID   string   `json:"boot_id"` // 32 hex digits, random, of this boot
+	Nonce    string   `json:"nonce"`   // 32 hex digits, random, repeated in the order
+	Version  string   `json:"version"` // agent build
+	PeerPort int      `json:"peer_port"`
+	Evidence Evidence `json:"evidence"`
+}
+
+// Enrol statuses.
+const (
+	EnrolOK      = "ok"       // fetch the order
+	EnrolGoLocal = "go_local" // nothing to do here: boot the local disk
+	EnrolWait    = "wait"     // ask again after RetryAfterS
+)
+
+// EnrolReply answers EnrolRequest.
+type EnrolReply struct {
+	Status      string `json:"status"`
+	Host        string `json:"host"` // name from the host record
+	Room        string `json:"room"`
+	Job         uint64 `json:"job"`
+	Image       string `json:"image"` // name/version, for the screen
+	Reason      string `json:"reason"`
+	RetryAfterS int    `json:"retry_after_s"`
+}
+
+// PlanCounts is the agent's own plan after CHECKING: what would be written.
+type PlanCounts struct {
+	CellsWrite int   `json:"cells_write"` // data cells to fetch and write
+	CellsKeep  int   `json:"cells_keep"`  // data cells already right
+	CellsZero  int   `json:"cells_zero"`  // zero cells to clear
+	BytesWrite int64 `json:"bytes_write"`
+}
+
+// CommenceRequest asks for the point of no return: POST /agent/v1/commence.
+type CommenceRequest struct {
+	OrderID    string     `json:"order_id"`
+	BootID     string     `json:"boot_id"`
+	PlanDigest string     `json:"plan_digest"` // hex SHA-256 over order id, disk identity and PlanCounts
+	Plan       PlanCounts `json:"plan"`
+	Disk       Disk       `json:"disk"`
+}
+
+// Progress is sent every Interval: POST /agent/v1/progress.
+type Progress struct {
+	BootID string `json:"boot_id"`
+	State  State  `json:"state"`
+	Detail string `json:"detail"` // what it waits for, one line for people
+
+	CellsTotal   int `json:"cells_total"`   // data cells of the image
+	CellsHave    int `json:"cells_have"`    // right on the disk, kept ones included
+	CellsKept    int `json:"cells_kept"`    // found right by the scan
+	CellsWritten int `json:"cells_written"` // fetched and written in this boot
+	Front        int `json:"front"`         // lowest missing piece
+
+	PhaseDone  int64 `json:"phase_done"`  // bytes of the present phase (scan, write, read-back)
+	PhaseTotal int64 `json:"phase_total"` //
+
+	RateBps         int64  `json:"rate_bps"` // bytes per second, last seconds
+	BytesFromSeed   int64  `json:"bytes_from_seed"`
+	BytesFromPeers  int64  `json:"bytes_from_peers"`
+	BytesUploaded   int64  `json:"bytes_uploaded"`
+	WireBytes       int64  `json:"wire_bytes,omitempty"` // received as they travelled, compressed or not; the others count image bytes
+	Parent          string `json:"parent"`               // host id, "server", "" = none
+	ParentSlow      bool   `json:"parent_slow"`
+	HashFailures    int    `json:"hash_failures"`
+	Switches        int    `json:"switches"`
+	AgentRSSBytes   int64  `json:"agent_rss_bytes"`
+	UptimeMs        int64  `json:"uptime_ms"`
+	InSwarm         bool   `json:"in_swarm"`                // serves and fetches cells now
+	AccusedHosts    []Accu `json:"accused_hosts,omitempty"` // bad cells received since the last report
+	WaitingForPeers bool   `json:"waiting_for_peers,omitempty"`
+}
+
+// Accu is one accusation: a cell from a host did not match its hash.
+type Accu struct {
+	Host  string `json:"host"`
+	Piece int    `json:"piece"`
+}
+
+// PeerRef names a peer to fetch from.
+type PeerRef struct {
+	HostID string `json:"host_id"` // host name; "server" for the seed
+	Addr   string `json:"addr"`    // ip:port
+	Server bool   `json:"server"`  // a seed: always trusted as source
+}
+
+// Assignment is the planner's word for one host.
+type Assignment struct {
+	Rev       uint64    `json:"rev"` // rises with every change for this host
+	Parent    PeerRef   `json:"parent"`
+	Fallbacks []PeerRef `json:"fallbacks"`
+	Release   bool      `json:"release"` // nobody needs this host as a source any more
+}
+
+// Commands of a ProgressReply. They are hints: nothing in them starts a write.
+const (
+	CommandCancel  = "cancel"   // job cancelled before commence: boot local
+	CommandGoLocal = "go_local" // the server no longer knows this boot session: reboot
+)
+
+// ProgressReply answers Progress.
+type ProgressReply struct {
+	IntervalMs int         `json:"interval_ms"`
+	Commands   []string    `json:"commands,omitempty"`
+	Assignment *Assignment `json:"assignment,omitempty"`
+}
+
+// AgentEvent is one SSE event of GET /agent/v1/events.
+type AgentEvent struct {
+	Kind       string      `json:"kind"` // assign, command
+	Assignment *Assignment `json:"assignment,omitempty"`
+	Command    string      `json:"command,omitempty"`
+}
+
+// Result ends a deployment: POST /agent/v1/result. Repeatable: same result,
+// same ack.
+type Result struct {
+	BootID   string `json:"boot_id"`
+	OrderID  string `json:"order_id"`
+	Fence    uint64 `json:"fence"` // 0 when it failed before commence
+	OK       bool   `json:"ok"`
+	Code     string `json:"code"`  // errcode when not OK
+	Error    string `json:"error"` // sentence for people when not OK
+	Disk     Disk   `json:"disk"`
+	Readback string `json:"readback"` // hex SHA-256 over all read-back cell digests, in cell order
+
+	CellsWritten   int   `json:"cells_written"`
+	CellsKept      int   `json:"cells_kept"`
+	CellsZeroed    int   `json:"cells_zeroed"`
+	CellsVerified  int   `json:"cells_verified"`
+	BytesFromSeed  int64 `json:"bytes_from_seed"`
+	BytesFromPeers int64 `json:"bytes_from_peers"`
+	BytesUploaded  int64 `json:"bytes_uploaded"`
+	HashFailures   int   `json:"hash_failures"`
+	AgentRSSBytes  int64 `json:"agent_rss_bytes"`
+}
+
+// ResultAck says that the result is committed. From then on the boot decision
+// of the host is local.
+type ResultAck struct {
+	OK    bool  `json:"ok"`
+	State State `json:"state"`
+}
+
+// LogRequest carries the agent's last log lines on failure: POST /agent/v1/log.
+type LogRequest struct {
+	BootID string `json:"boot_id"`
+	Text   string `json:"text"` // at most 256 KiB
+}
+
+// Routes of the agent listener (TLS). There is no admin route on it.
+const (
+	RouteEnrol    = "/agent/v1/enrol"
+	RouteOrder    = "/agent/v1/order"    // GET: order.Envelope, 204 = none yet
+	RouteImage    = "/agent/v1/image/"   // GET + manifest.json|manifest.sig|image.torrent|used.bin|hashes.bin of the ordered image
+	RouteCommence = "/agent/v1/commence" // POST: order.Envelope of a commence, or Problem
+	RouteProgress = "/agent/v1/progress"
+	RouteEvents   = "/agent/v1/events" // GET: SSE of AgentEvent
+	RouteResult   = "/agent/v1/result"
+	RouteLog      = "/agent/v1/log"
+)
+
+// AgentPort and PeerPort are the default TCP ports of the agent listener and
+// of swarm peers; PlainTrackerPort is used with --plain-peers only.
+const (
+	AgentPort        = 7440
+	PeerPort         = 7441
+	PlainTrackerPort = 7442
+)

@@ -1,0 +1,231 @@
+// Package client talks to a labswarm server's admin socket. The console and
+// the command line use it; it holds no business rule.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"labswarm/api"
+)
+
+// maxAnswer bounds one JSON answer, in bytes.
+const maxAnswer = 32 << 20
+
+// UnreachableError means that no server answers on the socket.
+type UnreachableError struct {
+	Socket string
+	Err    error
+}
+
+// Error names the socket and the cure.
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("reach the server at %s: %v; is `labswarm serve` running with this --state-dir, and may this user open the socket?", e.Socket, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// Client is used from any goroutine. Make it with New.
+type Client struct {
+	socket string
+	short  *http.Client // with a time limit
+	stream *http.Client // without: event streams
+}
+
+// New returns a client of the unix socket; nothing is opened yet.
+func New(socket string) *Client {
+	tr := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			d := net.Dialer{Timeout: 5 * time.Second}
+			return d.DialContext(ctx, "unix", socket)
+		},
+		MaxIdleConns:    2,
+		IdleConnTimeout: 10 * time.Second,
+	}
+	return &Client{
+		socket: socket,
+		short:  &http.Client{Transport: tr, Timeout: 30 * time.Second},
+		stream: &http.Client{Transport: tr},
+	}
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.short.CloseIdleConnections() }
+
+// Socket returns the path of the admin socket.
+func (c *Client) Socket() string { return c.socket }
+
+// Server returns what the server says of itself.
+func (c *Client) Server(ctx context.Context) (s api.ServerInfo, err error) {
+	return s, c.call(ctx, http.MethodGet, api.RouteServer, nil, &s)
+}
+
+// Rooms lists the rooms with the names of their hosts.
+func (c *Client) Rooms(ctx context.Context) (r []api.Room, err error) {
+	return r, c.call(ctx, http.MethodGet, api.RouteRooms, nil, &r)
+}
+
+// Hosts lists all hosts.
+func (c *Client) Hosts(ctx context.Context) (h []api.Host, err error) {
+	return h, c.call(ctx, http.MethodGet, api.RouteHosts, nil, &h)
+}
+
+// Host returns one host.
+func (c *Client) Host(ctx context.Context, name string) (h api.Host, err error) {
+	return h, c.call(ctx, http.MethodGet, api.RouteHosts+"/"+url.PathEscape(name), nil, &h)
+}
+
+// PutHost adds a host, or changes the one of that name.
+func (c *Client) PutHost(ctx context.Context, h api.Host) (out api.Host, err error) {
+	return out, c.call(ctx, http.MethodPost, api.RouteHosts, h, &out)
+}
+
+// RemoveHost forgets a host.
+func (c *Client) RemoveHost(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, api.RouteHosts+"/"+url.PathEscape(name), nil, nil)
+}
+
+// Images lists the usable image versions.
+func (c *Client) Images(ctx context.Context) (i []api.Image, err error) {
+	return i, c.call(ctx, http.MethodGet, api.RouteImages, nil, &i)
+}
+
+// Jobs lists jobs, newest first, without timelines.
+func (c *Client) Jobs(ctx context.Context) (j []api.Job, err error) {
+	return j, c.call(ctx, http.MethodGet, api.RouteJobs, nil, &j)
+}
+
+// Job returns one job with the timelines of its slots.
+func (c *Client) Job(ctx context.Context, id uint64) (j api.Job, err error) {
+	return j, c.call(ctx, http.MethodGet, jobPath(id), nil, &j)
+}
+
+// Report returns the run report of a job: a JSON document whose form is stable
+// for other tools.
+func (c *Client) Report(ctx context.Context, id uint64) (r json.RawMessage, err error) {
+	return r, c.call(ctx, http.MethodGet, jobPath(id)+"/report", nil, &r)
+}
+
+// CreateJob makes a job. A lost answer is safe to ask for again: every call
+// carries an idempotency key, and is tried a second time with the same one.
+func (c *Client) CreateJob(ctx context.Context, j api.JobCreate) (out api.Job, err error) {
+	j.DryRun = false
+	return out, c.call(ctx, http.MethodPost, api.RouteJobs, j, &out)
+}
+
+// PlanJob is the dry run of CreateJob.
+func (c *Client) PlanJob(ctx context.Context, j api.JobCreate) (out api.JobPlan, err error) {
+	j.DryRun = true
+	return out, c.call(ctx, http.MethodPost, api.RouteJobs, j, &out)
+}
+
+// CancelJob releases the hosts that have not begun to write; the others finish.
+func (c *Client) CancelJob(ctx context.Context, id uint64) (j api.Job, err error) {
+	return j, c.call(ctx, http.MethodPost, jobPath(id)+"/cancel", struct{}{}, &j)
+}
+
+func jobPath(id uint64) string { return api.RouteJobs + "/" + strconv.FormatUint(id, 10) }
+
+// call sends one request; in and out may be nil.
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("encode request %s: %w", path, err)
+		}
+	}
+	key, err := newKey()
+	if err != nil {
+		return err
+	}
+	res, err := c.send(ctx, c.short, method, path, body, key)
+	if err != nil && method != http.MethodGet && ctx.Err() == nil && !refusedConn(err) {
+		res, err = c.send(ctx, c.short, method, path, body, key)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }() // read to its end below
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return &UnreachableError{Socket: c.socket, Err: err}
+	case len(raw) > maxAnswer:
+		return fmt.Errorf("read answer of %s %s: more than %d bytes", method, path, maxAnswer)
+	}
+	if res.StatusCode >= 300 {
+		return problem(res, raw)
+	}
+	if out == nil || len(raw) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("read answer of %s %s: %w", method, path, err)
+	}
+	return nil
+}
+
+func (c *Client) send(ctx context.Context, hc *http.Client, method, path string, body []byte, key string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://labswarm"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("make request %s: %w", path, err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Idempotency-Key", key)
+	}
+	res, err := hc.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, &UnreachableError{Socket: c.socket, Err: cause(err)}
+	}
+	return res, nil
+}
+
+// cause drops net/http's prefix, which repeats a made-up URL.
+func cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+func refusedConn(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+func problem(res *http.Response, raw []byte) error {
+	var p api.Problem
+	if json.Unmarshal(raw, &p) == nil && p.Code != "" {
+		return &p
+	}
+	return &api.Problem{Status: res.StatusCode, Title: res.Status, Code: api.CodeInternal, Detail: strings.TrimSpace(string(raw))}
+}
+
+func newKey() (string, error) {
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", fmt.Errorf("make idempotency key: %w", err)
+	}
+	return hex.EncodeToString(b[:]), nil
+}

@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"labswarm/api"
+	"labswarm/internal/units"
+)
+
+func newRoom(e *env) *cobra.Command {
+	ls := &cobra.Command{Use: "ls", Short: "list the rooms", Args: exact(0), RunE: func(cmd *cobra.Command, _ []string) error {
+		c := e.client()
+		defer c.Close()
+		rooms, err := c.Rooms(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if e.json {
+			return e.printJSON(rooms)
+		}
+		if len(rooms) == 0 {
+			e.hint("no rooms yet: labswarm host add NAME --room ROOM --mac MAC")
+		}
+		for _, r := range rooms {
+			if err := e.printf("%-16s %d hosts\n", r.Name, len(r.Hosts)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+	show := &cobra.Command{Use: "show ROOM", Short: "list the hosts of a room", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) error {
+		return e.hostList(cmd, args[0])
+	}}
+	return group("room", "rooms", ls, show)
+}
+
+func newHost(e *env) *cobra.Command {
+	var h api.Host
+	add := &cobra.Command{
+		Use: "add NAME --room ROOM --mac MAC [--uuid UUID]", Short: "add a host, or change the one of that name", Args: exact(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if h.Room == "" || h.MAC == "" {
+				return usage(errors.New("host add needs --room and --mac"))
+			}
+			h.Name = args[0]
+			c := e.client()
+			defer c.Close()
+			out, err := c.PutHost(cmd.Context(), h)
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.printJSON(out)
+			}
+			return e.printf("host %s in room %s: MAC %s, UUID %s\n", out.Name, out.Room, out.MAC, orDash(out.UUID))
+		},
+	}
+	add.Flags().StringVar(&h.Room, "room", "", "its room")
+	add.Flags().StringVar(&h.MAC, "mac", "", "MAC address of the network card that it boots from")
+	add.Flags().StringVar(&h.UUID, "uuid", "", "SMBIOS UUID; learned at its first deployment when empty")
+	add.Flags().StringVar(&h.Disk, "disk", "", "serial or WWN of the disk to write; empty = the only disk that fits")
+	add.Flags().BoolVar(&h.Exclude, "exclude", false, "never deploy to this host")
+
+	ls := &cobra.Command{Use: "ls", Short: "list the hosts", Args: exact(0), RunE: func(cmd *cobra.Command, _ []string) error {
+		return e.hostList(cmd, "")
+	}}
+	show := &cobra.Command{Use: "show NAME", Short: "all that is known of a host", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) error {
+		c := e.client()
+		defer c.Close()
+		host, err := c.Host(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		if e.json {
+			return e.printJSON(host)
+		}
+		return e.hostDetail(host)
+	}}
+	rm := &cobra.Command{Use: "rm NAME", Short: "forget a host; it boots its own disk from then on", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) error {
+		c := e.client()
+		defer c.Close()
+		if err := c.RemoveHost(cmd.Context(), args[0]); err != nil {
+			return err
+		}
+		return e.printf("host %s is forgotten\n", args[0])
+	}}
+	return group("host", "the PCs", add, ls, show, rm)
+}
+
+// hostList prints the hosts of a room, or all.
+func (e *env) hostList(cmd *cobra.Command, room string) error {
+	c := e.client()
+	defer c.Close()
+	all, err := c.Hosts(cmd.Context())
+	if err != nil {
+		return err
+	}
+	hosts := []api.Host{}
+	for _, h := range all {
+		if room == "" || h.Room == room {
+			hosts = append(hosts, h)
+		}
+	}
+	if room != "" && len(hosts) == 0 {
+		return fmt.Errorf("show room %q: it has no hosts; `labswarm room ls` lists the rooms", room)
+	}
+	if e.json {
+		return e.printJSON(hosts)
+	}
+	if len(hosts) == 0 {
+		e.hint("no hosts yet: labswarm host add NAME --room ROOM --mac MAC")
+		return nil
+	}
+	if err := e.printf("%-16s %-12s %-18s %-15s %-11s %s\n", "HOST", "ROOM", "MAC", "ADDRESS", "FIRMWARE", "LAST SEEN"); err != nil {
+		return err
+	}
+	for _, h := range hosts {
+		if err := e.printf("%-16s %-12s %-18s %-15s %-11s %s\n", h.Name, h.Room, h.MAC, orDash(h.LastIP), orDash(h.Firmware), ago(h.LastSeen)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *env) hostDetail(h api.Host) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "host      %s in room %s\nMAC       %s\nUUID      %s\naddress   %s\nfirmware  %s, Secure Boot %v\nlast seen %s\n",
+		h.Name, h.Room, h.MAC, orDash(h.UUID), orDash(h.LastIP), orDash(h.Firmware), h.Secure, ago(h.LastSeen))
+	if h.Disk != "" {
+		fmt.Fprintf(&b, "disk      named by the admin: %s\n", h.Disk)
+	}
+	if h.Evidence != nil {
+		for _, d := range h.Evidence.Disks {
+			fmt.Fprintf(&b, "disk      %s %s, serial %s, %s, %d-byte sectors, %s", d.Bus, d.Model, orDash(d.Serial), units.FormatBytes(d.Bytes), d.Sector, d.Name)
+			if d.Note != "" {
+				fmt.Fprintf(&b, " (%s)", d.Note)
+			}
+			b.WriteByte('\n')
+		}
+		for _, n := range h.Evidence.NICs {
+			fmt.Fprintf(&b, "NIC       %s %s %s, %d Mb/s\n", n.Name, n.MAC, n.Driver, n.SpeedMbps)
+		}
+	}
+	return e.printf("%s", b.String())
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return units.FormatDuration(time.Since(t).Round(time.Second)) + " ago"
+}

@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"labswarm/internal/units"
+	"labswarm/server/config"
+	"labswarm/server/daemon"
+)
+
+// serveFlags are the flags that are not plain fields of config.Config.
+type serveFlags struct {
+	pool, router, dns, rate string
+	debug                   bool
+}
+
+func newServe(e *env) *cobra.Command {
+	cfg := config.Default()
+	var s serveFlags
+	cmd := &cobra.Command{
+		Use: "serve --lab-if IF", Short: "run the server", Args: exact(0),
+		Long: `Serve answers netboot on one interface and deploys images. A PC that is unknown or
+has no job boots its own disk. SIGTERM ends it; running deployments go on from each
+other and are picked up at the next start.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.StateDir = e.stateDir
+			if err := s.apply(&cfg); err != nil {
+				return err
+			}
+			level := slog.LevelInfo
+			if s.debug {
+				level = slog.LevelDebug
+			}
+			log := slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: level, ReplaceAttr: noTime}))
+			defer onHangup(func() { log.Info("SIGHUP: nothing to reload; new flags need a restart") })()
+			return daemon.Run(cmd.Context(), cfg, log)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.Interface, "lab-if", "", "interface of the classroom's network; nothing is answered on any other")
+	f.StringVar(&cfg.DHCP, "dhcp", cfg.DHCP, "proxy: beside the router's DHCP; dhcp: give addresses too; off: TFTP and HTTP only")
+	f.StringVar(&cfg.BootDir, "boot-dir", "", "boot files; empty = STATE-DIR/boot")
+	f.StringVar(&s.pool, "dhcp-range", "", "addresses for --dhcp dhcp: FIRST-LAST")
+	f.StringVar(&s.router, "router", "", "default route for --dhcp dhcp")
+	f.StringVar(&s.dns, "dns", "", "name server for --dhcp dhcp")
+	f.StringVar(&cfg.BootStyle, "boot-style", cfg.BootStyle, "what a known host without a job gets: chain (a script that starts its disk) or silent")
+	f.StringVar(&cfg.ProxyStyle, "proxy-style", cfg.ProxyStyle, "offer, 4011 or menu, for stubborn firmware")
+	f.BoolVar(&cfg.AnswerRS, "answer-rs", cfg.AnswerRS, "answer router solicitations with an empty advertisement: iPXE starts 16 s sooner")
+	f.StringVar(&cfg.KernelArgs, "kernel-args", "", "more kernel arguments for the agent, for example console=ttyS0,115200")
+	f.StringVar(&cfg.Name, "name", "", "name of this server, for people")
+	f.StringVar(&s.rate, "seed-rate", "", "what the server sends to all hosts together at most, bytes a second, for example 50MiB")
+	f.BoolVar(&cfg.PlainPeers, "plain-peers", false, "let standard BitTorrent clients fetch images (TCP 7441, tracker on 7442)")
+	f.BoolVar(&s.debug, "debug", false, "log every step")
+	return cmd
+}
+
+// apply parses what flags gave as text.
+func (s *serveFlags) apply(cfg *config.Config) error {
+	var err error
+	if s.pool != "" {
+		if cfg.PoolStart, cfg.PoolEnd, err = config.ParseRange(s.pool); err != nil {
+			return usage(err)
+		}
+	}
+	for _, a := range []struct {
+		flag, text string
+		to         *netip.Addr
+	}{{"--router", s.router, &cfg.Router}, {"--dns", s.dns, &cfg.DNS}} {
+		if a.text == "" {
+			continue
+		}
+		if *a.to, err = netip.ParseAddr(a.text); err != nil {
+			return usage(fmt.Errorf("%s: %w", a.flag, err))
+		}
+	}
+	if s.rate != "" {
+		if cfg.SeedRateBps, err = units.ParseSize(strings.TrimSuffix(s.rate, "/s")); err != nil {
+			return usage(fmt.Errorf("--seed-rate: %w", err))
+		}
+	}
+	return nil
+}
+
+// noTime drops the time stamp under systemd, which adds its own.
+func noTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) > 0 || a.Key != slog.TimeKey {
+		return a
+	}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		return slog.Attr{}
+	}
+	return slog.String(slog.TimeKey, a.Value.Time().Format(time.StampMilli))
+}

@@ -1,0 +1,135 @@
+package library
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"labswarm/swarm/frame"
+)
+
+// Files of the frame store (docs/IMAGE-FORMAT.md) and the layout of its index.
+const (
+	framesFile     = "frames.zst"
+	frameIndexFile = "frames.idx"
+	frameMagic     = "LSWFRM1\x00"
+	frameHead      = 8 + 4 + 4 + 32
+	frameEntry     = 16
+)
+
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+
+// frameWriter writes the frames of data cells in the order of the cells, while workers bring them in any order.
+type frameWriter struct {
+	f     *os.File
+	cell  int64
+	encs  chan *frame.Encoder
+	ahead int64 // how far a worker may be ahead of the oldest cell missing
+
+	mu    sync.Mutex
+	next  int64            // cell, by ordinal, whose frame is written next
+	early map[int64][]byte // frames that wait for it; nil for a cell without
+	moved chan struct{}    // closed when next has grown
+	off   int64
+	index []byte // entries
+}
+
+func newFrameWriter(dir string, cell int64) (*frameWriter, error) {
+	workers := runtime.GOMAXPROCS(0)
+	w := &frameWriter{cell: cell, encs: make(chan *frame.Encoder, workers), ahead: int64(4 * workers),
+		early: map[int64][]byte{}, moved: make(chan struct{})}
+	for range workers {
+		e, err := frame.NewEncoder(int(cell))
+		if err != nil {
+			return nil, err
+		}
+		w.encs <- e
+	}
+	var err error
+	w.f, err = os.OpenFile(filepath.Join(dir, framesFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	return w, err
+}
+
+// add takes the cell with ordinal ord; nil: it is no data cell. It waits while too many cells before it are missing.
+// Every ordinal from 0 must be added once, or ctx must end.
+func (w *frameWriter) add(ctx context.Context, ord int64, cell []byte) error {
+	if err := w.wait(ctx, ord); err != nil {
+		return err
+	}
+	var b []byte
+	if cell != nil {
+		e := <-w.encs
+		b = e.Encode(make([]byte, 0, w.cell/2), cell)
+		w.encs <- e
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.early[ord] = b
+	grown := false
+	for {
+		b, ok := w.early[w.next]
+		if !ok {
+			break
+		}
+		delete(w.early, w.next)
+		w.next++
+		grown = true
+		if b == nil {
+			continue
+		}
+		if _, err := w.f.WriteAt(b, w.off); err != nil {
+			return err
+		}
+		w.index = binary.LittleEndian.AppendUint64(w.index, uint64(w.off))
+		w.index = binary.LittleEndian.AppendUint32(w.index, uint32(len(b)))
+		w.index = binary.LittleEndian.AppendUint32(w.index, crc32.Checksum(b, castagnoli()))
+		w.off += int64(len(b))
+	}
+	if grown {
+		close(w.moved)
+		w.moved = make(chan struct{})
+	}
+	return nil
+}
+
+func (w *frameWriter) wait(ctx context.Context, ord int64) error {
+	for {
+		w.mu.Lock()
+		ok, moved := ord < w.next+w.ahead, w.moved
+		w.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// close syncs the frames if all went well so far.
+func (w *frameWriter) close(err error) error {
+	if err == nil {
+		err = w.f.Sync()
+	}
+	return errors.Join(err, w.f.Close())
+}
+
+// file is the content of frames.idx for the manifest with the given digest.
+func (w *frameWriter) file(digest [32]byte) []byte {
+	b := make([]byte, 0, frameHead+len(w.index)+32)
+	b = append(b, frameMagic...)
+	b = binary.LittleEndian.AppendUint32(b, uint32(w.cell))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(w.index)/frameEntry))
+	b = append(b, digest[:]...)
+	b = append(b, w.index...)
+	sum := sha256.Sum256(b)
+	return append(b, sum[:]...)
+}

@@ -1,0 +1,122 @@
+package library
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha1" // pieces of a BitTorrent v1 file are SHA-1
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+
+	"labswarm/images/manifest"
+	"labswarm/images/mask"
+)
+
+// Result is what Verify found. Sizes are bytes.
+type Result struct {
+	DataCells int             // data cells read and hashed
+	ZeroCells int64           // zero cells checked
+	Bytes     int64           // bytes hashed
+	Bad       []*BadCellError // damaged cells, ascending
+}
+
+// OK tells whether nothing was found.
+func (r Result) OK() bool { return len(r.Bad) == 0 }
+
+// Verify reads the whole version again and compares every data cell with the SHA-256 of the signed manifest and the
+// SHA-1 of the torrent, and every zero cell with zero. Damaged cells are in the result; an error means that it could
+// not be done. progress may be nil. Opening the version has checked signature, manifest and torrent already.
+func (v *Version) Verify(ctx context.Context, progress func(Progress)) (Result, error) {
+	if progress == nil {
+		progress = func(Progress) {}
+	}
+	data, err := dataRanges(v.raw, v.man.Disk.Size)
+	if err != nil {
+		return Result{}, fmt.Errorf("verify image %s/%s: %w", v.man.Name, v.man.Version, err)
+	}
+	// A zero cell that is a hole is zero; only those with something on disk need reading.
+	var runs []manifest.Run
+	allocated := mask.FromUsed(data)
+	pieces := v.man.Pieces()
+	for _, r := range v.man.Zero {
+		for c := r.First; c < r.First+r.Count; c++ {
+			if allocated.Touches(c*v.man.Cell, v.man.Cell) {
+				runs = manifest.AppendCell(runs, c)
+			}
+		}
+	}
+	rep := newReporter("verify", v.man.ShippedBytes()+countCells(runs)*v.man.Cell, progress)
+	var mu sync.Mutex
+	res := Result{DataCells: pieces, ZeroCells: v.man.ZeroCount(), Bytes: v.man.ShippedBytes()}
+	check := func(_ context.Context, buf []byte, cell, _ int64) error {
+		bad, err := v.checkCell(buf, cell)
+		if err != nil {
+			return err
+		}
+		if bad != nil {
+			mu.Lock()
+			res.Bad = append(res.Bad, bad)
+			mu.Unlock()
+		}
+		rep.add(v.man.Cell)
+		return nil
+	}
+	for _, list := range [][]manifest.Run{v.man.Cells, runs} {
+		if err := eachCell(ctx, list, v.man.Cell, check); err != nil {
+			return Result{}, fmt.Errorf("verify image %s/%s: %w", v.man.Name, v.man.Version, err)
+		}
+	}
+	slices.SortFunc(res.Bad, func(a, b *BadCellError) int { return cmp.Compare(a.Cell, b.Cell) })
+	return res, nil
+}
+
+func (v *Version) checkCell(buf []byte, cell int64) (*BadCellError, error) {
+	piece, isData := v.man.PieceOf(cell)
+	if !isData {
+		piece = -1
+	}
+	if err := v.readCell(cell, buf); err != nil {
+		if errors.Is(err, syscall.EIO) {
+			return v.bad(cell, piece, "the server's disk cannot read it"), nil
+		}
+		return nil, err
+	}
+	state, err := v.masker.CheckCell(buf, cell)
+	switch {
+	case err != nil:
+		return nil, err
+	case state != mask.Match && isData:
+		return v.bad(cell, piece, "it does not match its SHA-256"), nil
+	case state != mask.Match:
+		return v.bad(cell, piece, "it should be zero"), nil
+	case isData && sha1.Sum(buf) != v.tor.Hashes[piece]:
+		return v.bad(cell, piece, "it does not match its SHA-1"), nil
+	}
+	return nil, nil
+}
+
+// allocated returns the bytes the version takes on the server's disk.
+func (v *Version) allocated() (n int64, err error) {
+	err = filepath.WalkDir(v.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		st, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+			n += sys.Blocks * 512
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("measure image %s/%s: %w", v.man.Name, v.man.Version, err)
+	}
+	return n, nil
+}

@@ -1,0 +1,218 @@
+// Package agenttest makes small images, disks in memory and a server for the
+// agent's tests. Images are complete: a real GPT, a signed manifest, a torrent.
+// Imported by tests only.
+package agenttest
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"labswarm/images/manifest"
+	"labswarm/images/mask"
+	"labswarm/images/metainfo"
+	"labswarm/initramfs-agent/bundle"
+)
+
+// Options of an image.
+type Options struct {
+	Sector int   // 512 or 4096; 0 = 512
+	Cell   int64 // 0 = 256 KiB, the smallest
+	Cells  int   // size of the disk in cells; 0 = 24
+	Seed   uint64
+}
+
+// Image is an image version with its content.
+type Image struct {
+	Bundle *bundle.Bundle
+	Raw    []byte            // the source disk, unused bytes zero, backup GPT included
+	Files  map[string][]byte // as the server hands them out
+	Keys   []ed25519.PublicKey
+}
+
+// New makes an image: GPT, one partition from 1 MiB on whose used map has data,
+// zero runs, holes that are not cell-aligned, and a last used byte near the
+// end of the disk.
+func New(t testing.TB, o Options) *Image {
+	t.Helper()
+	if o.Sector == 0 {
+		o.Sector = 512
+	}
+	if o.Cell == 0 {
+		o.Cell = 256 << 10
+	}
+	if o.Cells == 0 {
+		o.Cells = 24
+	}
+	size := int64(o.Cells)*o.Cell + 256<<10 // the last cell hangs over the end
+	if o.Cell == 256<<10 {
+		size = int64(o.Cells)*o.Cell + 128<<10
+	}
+	raw := make([]byte, size)
+	const start = 1 << 20
+	end := (size - 1<<20) / (1 << 20) * (1 << 20)
+	putGPT(raw, o.Sector, start, end)
+	rnd := rand.New(rand.NewPCG(1, o.Seed))
+	used := []manifest.Extent{{Off: 0, Len: start}}
+	for off := int64(start); off < end; {
+		n := min((1+rnd.Int64N(o.Cell/2048))*4096, end-off)
+		switch rnd.IntN(4) {
+		case 0: // a hole
+		case 1: // used and zero: sometimes whole cells of it
+			n = min(n+o.Cell, end-off)
+			used = append(used, manifest.Extent{Off: off, Len: n})
+		default:
+			for i := off; i < off+n; i += 8 {
+				binary.LittleEndian.PutUint64(raw[i:], rnd.Uint64())
+			}
+			used = append(used, manifest.Extent{Off: off, Len: n})
+		}
+		off += n
+	}
+	last := manifest.Extent{Off: end - 4096, Len: 4096}
+	for i := last.Off; i < last.End(); i++ {
+		raw[i] = byte(rnd.Uint32() | 1)
+	}
+	used = manifest.Merge(append(used, last))
+	return seal(t, o, raw, used, start, end)
+}
+
+// seal cuts the content into cells and signs the result.
+func seal(t testing.TB, o Options, raw []byte, used []manifest.Extent, start, end int64) *Image {
+	t.Helper()
+	size := int64(len(raw))
+	m := &manifest.Manifest{
+		Format: manifest.Format, Name: "test", Version: "2026-11-20.1", Created: time.Unix(0, 0).UTC(),
+		Disk: manifest.Disk{Size: size, Sector: o.Sector, Label: "gpt", GUID: "11111111-2222-3333-4444-555555555555", MinSize: end + 1<<20},
+		Cell: o.Cell, Boot: "unknown", Codec: "none", Forced: []string{},
+		Parts: []manifest.Part{{N: 1, Start: start, Size: end - start, Type: "0fc63daf-8483-4772-8e79-3d69d8477de4",
+			GUID: "66666666-7777-8888-9999-aaaaaaaaaaaa", Attrs: "0000000000000000", FS: "unknown", Map: "whole", Clean: true, UsedBytes: end - start}},
+		UsedList: used, Cells: []manifest.Run{}, Zero: []manifest.Run{},
+	}
+	masker := mask.FromUsed(used)
+	var sha1s [][20]byte
+	buf := make([]byte, o.Cell)
+	for _, r := range manifest.TouchedCells(used, o.Cell) {
+		for c := r.First; c < r.First+r.Count; c++ {
+			clear(buf)
+			copy(buf, raw[c*o.Cell:min((c+1)*o.Cell, size)])
+			masker.Mask(buf, c*o.Cell)
+			if mask.IsZero(buf) {
+				m.Zero = manifest.AppendCell(m.Zero, c)
+				continue
+			}
+			m.Cells = manifest.AppendCell(m.Cells, c)
+			sum := sha256.Sum256(buf)
+			m.HashList = append(m.HashList, sum[:]...)
+			sha1s = append(sha1s, sha1.Sum(buf)) //nolint:gosec // BEP 3
+		}
+	}
+	tor, infohash, err := metainfo.Build("test-2026-11-20.1", o.Cell, sha1s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.InfoHash = hex.EncodeToString(infohash[:])
+	js, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im := &Image{Raw: raw, Keys: []ed25519.PublicKey{pub}, Files: map[string][]byte{
+		"manifest.json": js, "manifest.sig": manifest.Sign(key, js), "image.torrent": tor}}
+	sum := manifest.Digest(js)
+	im.Bundle, err = bundle.Load(im.File, im.Keys, hex.EncodeToString(sum[:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return im
+}
+
+// File is a bundle.Fetch over Files.
+func (im *Image) File(name string, limit int64) ([]byte, error) {
+	b, ok := im.Files[name]
+	if !ok || int64(len(b)) > limit {
+		return nil, fmt.Errorf("no file %s within %d bytes", name, limit)
+	}
+	return b, nil
+}
+
+// Piece returns the masked content of a piece.
+func (im *Image) Piece(i int) []byte {
+	m := im.Bundle.Manifest
+	off := m.CellOf(i) * m.Cell
+	buf := make([]byte, m.Cell)
+	copy(buf, im.Raw[off:min(off+m.Cell, int64(len(im.Raw)))])
+	im.Bundle.Masker.Mask(buf, off)
+	return buf
+}
+
+// Check fails the test unless Equal.
+func (im *Image) Check(t testing.TB, disk []byte) {
+	t.Helper()
+	if !im.Equal(disk) {
+		t.Fatal("used bytes on the disk differ from the image's")
+	}
+}
+
+// Equal compares every byte the image uses with a disk's content, except the
+// partition table, which is fitted to the disk's size.
+func (im *Image) Equal(disk []byte) bool {
+	for _, e := range im.Bundle.Manifest.Used() {
+		off := max(e.Off, 64<<10)
+		if off < e.End() && !bytes.Equal(disk[off:e.End()], im.Raw[off:e.End()]) {
+			return false
+		}
+	}
+	return true
+}
+
+// putGPT writes a protective MBR and both GPTs with one partition: UEFI 2.10,
+// chapter 5.
+func putGPT(raw []byte, sector int, start, end int64) {
+	le := binary.LittleEndian
+	sec := int64(sector)
+	last := uint64(int64(len(raw))/sec - 1)
+	copy(raw, "boot code of the test image")
+	mbr := raw[446:]
+	mbr[4] = 0xEE
+	le.PutUint32(mbr[8:], 1)
+	le.PutUint32(mbr[12:], uint32(last))
+	raw[510], raw[511] = 0x55, 0xAA
+	entries := make([]byte, 128*128)
+	copy(entries, "\xaf\x3d\xc6\x0f\x83\x84\x72\x47\x8e\x79\x3d\x69\xd8\x47\x7d\xe4")
+	copy(entries[16:], "\x66\x66\x66\x66\x77\x77\x88\x88\x99\x99\xaa\xaa\xaa\xaa\xaa\xaa")
+	le.PutUint64(entries[32:], uint64(start/sec))
+	le.PutUint64(entries[40:], uint64(end/sec-1))
+	entSectors := uint64((int64(len(entries)) + sec - 1) / sec)
+	header := func(my, alt, ent uint64) []byte {
+		h := make([]byte, sec)
+		copy(h, "EFI PART\x00\x00\x01\x00")
+		le.PutUint32(h[12:], 92)
+		le.PutUint64(h[24:], my)
+		le.PutUint64(h[32:], alt)
+		le.PutUint64(h[40:], 2+entSectors)
+		le.PutUint64(h[48:], last-entSectors-1)
+		copy(h[56:], "\x11\x11\x11\x11\x22\x22\x33\x33\x44\x44\x55\x55\x55\x55\x55\x55")
+		le.PutUint64(h[72:], ent)
+		le.PutUint32(h[80:], 128)
+		le.PutUint32(h[84:], 128)
+		le.PutUint32(h[88:], crc32.ChecksumIEEE(entries))
+		le.PutUint32(h[16:], crc32.ChecksumIEEE(h[:92]))
+		return h
+	}
+	copy(raw[sec:], header(1, last, 2))
+	copy(raw[2*sec:], entries)
+	copy(raw[int64(last)*sec:], header(last, 1, last-entSectors))
+	copy(raw[int64(last-entSectors)*sec:], entries)
+}

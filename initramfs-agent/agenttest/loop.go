@@ -1,0 +1,58 @@
+package agenttest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"labswarm/internal/testreq"
+)
+
+// Loop is a loop device with its backing file.
+type Loop struct {
+	Dev  string // /dev/loopN
+	Name string // loopN
+	File string // backing file
+}
+
+// NewLoop attaches a file with the given content as a loop device of this
+// test; opts are more options of losetup. It is detached when the test ends.
+func NewLoop(t testing.TB, content []byte, opts ...string) *Loop {
+	t.Helper()
+	testreq.Root(t)
+	losetup := testreq.Tool(t, "losetup", "mount")
+	l := &Loop{File: filepath.Join(t.TempDir(), "seat.img")}
+	if err := os.WriteFile(l.File, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"--find", "--show"}, append(opts, l.File)...)
+	out, err := exec.CommandContext(t.Context(), losetup, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("losetup %v: %v: %s", args, err, out)
+	}
+	l.Dev = strings.TrimSpace(string(out))
+	l.Name = filepath.Base(l.Dev)
+	t.Cleanup(func() {
+		// The test's context has ended by now. The read-only flag that the agent
+		// sets would outlive the detaching and meet the device's next user.
+		if out, err := exec.Command("blockdev", "--setrw", l.Dev).CombinedOutput(); err != nil { //nolint:noctx // see above
+			t.Errorf("make %s writable: %v: %s", l.Dev, err, out)
+		}
+		if out, err := exec.Command(losetup, "--detach", l.Dev).CombinedOutput(); err != nil { //nolint:noctx // see above
+			t.Errorf("detach %s: %v: %s", l.Dev, err, out)
+		}
+	})
+	return l
+}
+
+// Content returns what the backing file holds.
+func (l *Loop) Content(t testing.TB) []byte {
+	t.Helper()
+	b, err := os.ReadFile(l.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

@@ -1,0 +1,237 @@
+package deploy
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"labswarm/api"
+	"labswarm/api/order"
+	"labswarm/initramfs-agent/bootenv"
+	"labswarm/initramfs-agent/bundle"
+	"labswarm/initramfs-agent/readback"
+	"labswarm/initramfs-agent/report"
+	"labswarm/initramfs-agent/writer"
+	"labswarm/swarm/peer"
+)
+
+// deploy does what an accepted order says, from the scan to the last moment as
+// a source for others.
+func (s *session) deploy(ctx context.Context, o order.Order, v *order.Verified, b *bundle.Bundle, d api.Disk) (err error) {
+	plan, err := s.check(ctx, b, d)
+	if err != nil {
+		return err
+	}
+	cleared, err := s.clear(ctx, o, v, plan, d)
+	if err != nil {
+		return err
+	}
+	w, err := s.cfg.Disks.Open(cleared)
+	if err != nil {
+		return s.granted(cleared, err)
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	s.commit(cleared)
+	s.setState(api.StateWriting, "clearing the old partition table")
+	ses, err := writer.Begin(ctx, w, plan, s.phase)
+	if err != nil {
+		return err
+	}
+	node, err := s.newNode(b, ses)
+	if err != nil {
+		return err
+	}
+	swarm := s.start(ctx, node)
+	defer swarm.stop()
+	if err := s.fetchAndProve(ctx, b, ses, swarm); err != nil {
+		return err
+	}
+	return s.linger(ctx)
+}
+
+// running is a swarm node at work.
+type running struct {
+	*peer.Node
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when Run has returned
+	err    error         // of Run, valid after ended
+}
+
+func (s *session) start(ctx context.Context, node *peer.Node) *running {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &running{Node: node, cancel: cancel, ended: make(chan struct{})}
+	s.goSafe(func() error {
+		defer close(r.ended)
+		r.err = node.Run(ctx)
+		return nil
+	})
+	return r
+}
+
+// stop ends the node and waits until it touches the disk no more.
+func (r *running) stop() {
+	r.cancel()
+	<-r.ended
+}
+
+// granted notes a fence that was granted for a disk that then could not be
+// opened: the server must hear of it under that fence.
+func (s *session) granted(c order.Cleared, err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fence = c.Fence()
+	return err
+}
+
+func (s *session) newNode(b *bundle.Bundle, ses *writer.Session) (*peer.Node, error) {
+	cfg := peer.Config{
+		InfoHash: b.Torrent.InfoHash, Pieces: b.Manifest.Pieces(), PieceLen: b.Manifest.Cell, Hash: b.PieceHash,
+		Storage: ses.Storage, Listener: s.ln, PoolBuffers: poolBuffers(bootenv.RAMBytes(), b.Manifest.Cell), Log: s.cfg.Log,
+		OnAccuse: func(piece int, from peer.Peer) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if len(s.accused) < 64 { // the server needs evidence, not a flood
+				s.accused = append(s.accused, api.Accu{Host: from.ID, Piece: piece})
+			}
+		},
+	}
+	copy(cfg.PeerID[:], "-LS0100-") // BEP 20
+	if _, err := rand.Read(cfg.PeerID[8:]); err != nil {
+		return nil, fmt.Errorf("make peer id: %w", err)
+	}
+	node, err := peer.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.handed, s.node, s.written = true, node, ses.Storage.Written
+	node.SetSources(sources(s.assigned))
+	s.mu.Unlock()
+	return node, nil
+}
+
+// poolBuffers keeps the data plane's memory at a twelfth of the machine's, at
+// most 64 MiB.
+func poolBuffers(ram, cell int64) int {
+	return int(max(min(ram/12, 64<<20)/cell, 8))
+}
+
+// fetchAndProve fetches what is missing, reads everything back, fetches once
+// more what differs, and writes the table.
+func (s *session) fetchAndProve(ctx context.Context, b *bundle.Bundle, ses *writer.Session, node *running) error {
+	s.setState(api.StateWriting, "")
+	if err := s.complete(ctx, b, node, starveWait); err != nil {
+		return err
+	}
+	proof, err := s.prove(ctx, b, ses, node)
+	if err != nil {
+		return err
+	}
+	s.setState(api.StateFinalising, "")
+	if err := ses.Finish(proof); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.proven = true
+	s.mu.Unlock()
+	s.setState(api.StateFinalising, "reporting to the server")
+	s.cfg.Log.Info("disk proven", "cells", proof.Cells(), "readback", proof.Digest(), "rss", bootenv.RSSBytes())
+	res, err := report.Done(proof, s.base())
+	if err != nil {
+		return err
+	}
+	rctx, cancel := context.WithTimeout(ctx, resultWait)
+	defer cancel()
+	if _, err := s.send(rctx, res); err != nil {
+		// The disk is right whether the server knows or not: the next boot
+		// finds every cell in place and reports then.
+		s.cfg.Log.Error("result not accepted", "err", err)
+	}
+	return nil
+}
+
+// complete waits until every piece is written.
+func (s *session) complete(ctx context.Context, b *bundle.Bundle, node *running, starve time.Duration) error {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	last, lastAt := -1, bootenv.Uptime()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-node.ended:
+			if node.err != nil {
+				return node.err
+			}
+			return errors.New("the data plane has stopped")
+		case <-node.Done():
+			s.phase(b.ShippedBytes(), b.ShippedBytes())
+			return nil
+		case <-tick.C:
+		}
+		st := node.Stats()
+		s.phase(int64(st.Have)*b.Manifest.Cell, b.ShippedBytes())
+		if st.Have != last {
+			last, lastAt = st.Have, bootenv.Uptime()
+		}
+		idle := bootenv.Uptime() - lastAt
+		switch {
+		case idle > starve:
+			return &api.Fault{Code: api.CodeNoSource, Text: fmt.Sprintf("no data for %s: %d of %d cells are written; neither the server nor another host sends the rest", idle.Round(time.Minute), st.Have, st.Pieces)}
+		case idle > 5*time.Second:
+			s.detail(fmt.Sprintf("waiting for data from %s, %s", first(st.Parent, "the server"), idle.Round(time.Second)))
+		default:
+			s.detail("")
+		}
+	}
+}
+
+// prove reads back; a cell that differs is fetched and written once more.
+func (s *session) prove(ctx context.Context, b *bundle.Bundle, ses *writer.Session, node *running) (readback.Proof, error) {
+	s.setState(api.StateVerifying, "")
+	proof, bad, err := ses.Verify(ctx, s.phase)
+	if err != nil || proof.Valid() {
+		return proof, err
+	}
+	s.cfg.Log.Error("cells read back different from what was written, writing them again", "pieces", len(bad), "first", bad)
+	for _, p := range bad {
+		node.Drop(p)
+	}
+	s.setState(api.StateWriting, fmt.Sprintf("writing %d cells again", len(bad)))
+	if err := s.complete(ctx, b, node, settle); err != nil {
+		return readback.Proof{}, err
+	}
+	s.setState(api.StateVerifying, "")
+	proof, bad, err = ses.Verify(ctx, s.phase)
+	if err == nil && !proof.Valid() {
+		err = &api.Fault{Code: api.CodeVerify, Text: fmt.Sprintf("%d cells read back different from what was written, twice: the disk does not keep what it is given; replace it", max(len(bad), 1))}
+	}
+	return proof, err
+}
+
+// releasedAlready tells whether the planner said so before this host was done.
+func (s *session) releasedAlready() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.assigned.Release
+}
+
+// linger stays as a source until nobody needs this host.
+func (s *session) linger(ctx context.Context) error {
+	s.setState(api.StateDone, "helping the others")
+	if s.releasedAlready() {
+		s.setState(api.StateRebooting, "")
+		return nil
+	}
+	t := time.NewTimer(s.cfg.SeedWait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	case <-s.released:
+	}
+	s.setState(api.StateRebooting, "")
+	return nil
+}

@@ -1,0 +1,238 @@
+//go:build integration
+
+package disk_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"labswarm/api"
+	"labswarm/api/order"
+	"labswarm/initramfs-agent/agenttest"
+	"labswarm/initramfs-agent/disk"
+	"labswarm/initramfs-agent/disk/inventory"
+	"labswarm/initramfs-agent/disk/target"
+)
+
+const size = 8 << 20
+
+func noise() []byte {
+	b := make([]byte, size)
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func set(protect bool, names ...string) *disk.Set {
+	sys := inventory.Real()
+	sys.Only, sys.Loops = names, true
+	return disk.NewSet(sys, protect)
+}
+
+// cleared makes the one key to a disk, the only way there is: a signed order,
+// verified, and a signed commence.
+func cleared(t *testing.T, id order.DiskID) order.Cleared {
+	t.Helper()
+	pub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := order.Order{V: 1, ID: "o", ServerKeyID: order.KeyID(pub), FenceEpoch: "e", BootID: "b", AgentNonce: "n", Scope: "disk", Mode: "delta", After: "reboot",
+		ExpiresAfterS: 60, Host: order.HostID{MACs: []string{"52:54:00:00:00:01"}}, Disk: id,
+		Image: order.ImageRef{Name: "x", ManifestDigest: "d", MinDiskBytes: 1 << 20, Sector: id.Sector}}
+	env, err := order.Sign(key, order.TypeOrder, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := order.Verify(env, order.Facts{Keys: []ed25519.PublicKey{pub}, BootID: "b", Nonce: "n", MACs: o.Host.MACs, Disk: id}, "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err = order.Sign(key, order.TypeCommence, order.Commence{OrderID: "o", BootID: "b", AgentNonce: "n", FenceEpoch: "e", Fence: 1, PlanDigest: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := v.Clear(env, "p", time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func only(t *testing.T, s *disk.Set) api.Disk {
+	t.Helper()
+	list, err := s.List()
+	if err != nil || len(list) != 1 {
+		t.Fatalf("List = %v, %v", list, err)
+	}
+	return list[0]
+}
+
+func buffer(t *testing.T, n int64, fill byte) []byte {
+	t.Helper()
+	b, err := disk.Buffer(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range b {
+		b[i] = fill
+	}
+	return b
+}
+
+// TestGuardKeepsDisksReadOnly: once listed, a disk cannot be written by anybody
+// until an order opens it; then only that one can.
+func TestGuardKeepsDisksReadOnly(t *testing.T) {
+	a, b := agenttest.NewLoop(t, noise()), agenttest.NewLoop(t, noise())
+	s := set(true, a.Name, b.Name)
+	list, err := s.List()
+	if err != nil || len(list) != 2 {
+		t.Fatalf("List = %v, %v", list, err)
+	}
+	for _, d := range list {
+		if d.ReadOnly || d.Note != "" {
+			t.Errorf("guarded disk is shown as %+v", d)
+		}
+	}
+	poke := func(dev string) error {
+		f, err := os.OpenFile(dev, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt([]byte{1}, 0)
+		return errors.Join(err, f.Sync(), f.Close())
+	}
+	if poke(a.Dev) == nil || poke(b.Dev) == nil {
+		t.Error("a guarded disk could be written")
+	}
+	one := set(true, a.Name)
+	_ = only(t, one)
+	// The set that guarded the disk is the one that may open it.
+	d := list[0]
+	if d.Name != a.Name {
+		d = list[1]
+	}
+	id := target.IDOf(d)
+	if _, err := s.Open(cleared(t, id)); err == nil {
+		t.Fatal("two disks with one identity (seat.img): Open chose one")
+	}
+	if err := poke(b.Dev); err == nil {
+		t.Error("the other disk became writable")
+	}
+}
+
+func TestWritable(t *testing.T) {
+	for _, opts := range [][]string{nil, {"-b", "4096"}} {
+		l := agenttest.NewLoop(t, noise(), opts...)
+		s := set(true, l.Name)
+		w, err := s.Open(cleared(t, target.IDOf(only(t, s))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf := buffer(t, 1<<20, 0xAA)
+		if w.WriteCell(buf, 1<<20) == nil || w.Zero(1<<20, 4096) == nil || w.WriteTable(make([]byte, 64<<10), nil) == nil {
+			t.Error("a write before Invalidate was accepted")
+		}
+		if err := w.Invalidate(64 << 10); err != nil {
+			t.Fatal(err)
+		}
+		if w.WriteCell(buf, 0) == nil || w.Zero(4096, 4096) == nil || w.WriteCell(buf, size) == nil {
+			t.Error("a write to the head or behind the end was accepted")
+		}
+		for _, step := range []error{w.WriteCell(buf, 1<<20), w.WriteCell(buf[64<<10:], 64<<10), w.Zero(2<<20, 1<<20), w.WriteCell(buf, size-512<<10), w.Flush()} {
+			if step != nil {
+				t.Error(step)
+			}
+		}
+		got := buffer(t, 1<<20, 0)
+		if err := w.ReadAt(got, 1<<20); err != nil || !bytes.Equal(got, buf) {
+			t.Errorf("read back: %v", err)
+		}
+		if err := w.ReadAt(got, size-512<<10); err != nil || got[0] != 0xAA || got[600<<10] != 0 {
+			t.Errorf("read over the end: %v, %x %x", err, got[0], got[600<<10])
+		}
+		head := bytes.Repeat([]byte{0x11}, 64<<10)
+		if err := w.WriteTable(head, bytes.Repeat([]byte{0x22}, 16<<10+4096)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c := l.Content(t)
+		want := noise()
+		copy(want, head)
+		for i := 64 << 10; i < 2<<20; i++ {
+			want[i] = 0xAA
+		}
+		clear(want[2<<20 : 3<<20])
+		clear(want[size-1<<20:])
+		for i := size - 512<<10; i < size; i++ {
+			want[i] = 0xAA
+		}
+		copy(want[size-20<<10:], bytes.Repeat([]byte{0x22}, 20<<10))
+		if !bytes.Equal(c, want) {
+			for i := range c {
+				if c[i] != want[i] {
+					t.Fatalf("byte %d is %x, want %x", i, c[i], want[i])
+				}
+			}
+		}
+	}
+}
+
+func TestZeroValuesRefuse(t *testing.T) {
+	var w disk.Writable
+	if w.Invalidate(4096) == nil || w.WriteCell(nil, 4096) == nil || w.Zero(4096, 512) == nil || w.WriteTable(nil, nil) == nil || w.Flush() == nil {
+		t.Error("the zero Writable writes")
+	}
+	l := agenttest.NewLoop(t, noise())
+	if _, err := set(true, l.Name).Open(order.Cleared{}); err == nil {
+		t.Error("a disk was opened without a commence")
+	}
+}
+
+// TestOpenLooksAgain: the disk is compared with the order at the moment of
+// opening, not when it was listed.
+func TestOpenLooksAgain(t *testing.T) {
+	l := agenttest.NewLoop(t, noise())
+	s := set(false, l.Name)
+	id := target.IDOf(only(t, s))
+	for name, change := range map[string]func(*order.DiskID){
+		"serial": func(d *order.DiskID) { d.Serial = "other" }, "size": func(d *order.DiskID) { d.Bytes += 512 },
+		"sector": func(d *order.DiskID) { d.Sector = 4096 }, "bus": func(d *order.DiskID) { d.Bus = "sata" },
+	} {
+		wrong := id
+		change(&wrong)
+		if _, err := s.Open(cleared(t, wrong)); err == nil {
+			t.Errorf("opened a disk with another %s", name)
+		}
+	}
+	// Somebody else holds it.
+	fd, err := unix.Open(l.Dev, unix.O_RDONLY|unix.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f *api.Fault
+	if _, err := s.Open(cleared(t, id)); !errors.As(err, &f) || !errors.Is(err, unix.EBUSY) {
+		t.Errorf("Open of a held disk = %v; want EBUSY", err)
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Open(cleared(t, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,94 @@
+// Package report turns the end of a deployment into the api.Result the server
+// stores. A good result can be made from a readback.Proof only; a test checks
+// that OK is set nowhere else in the agent.
+package report
+
+import (
+	"errors"
+	"fmt"
+
+	"labswarm/api"
+	"labswarm/api/order"
+	"labswarm/initramfs-agent/contact"
+	"labswarm/initramfs-agent/disk"
+	"labswarm/initramfs-agent/readback"
+	"labswarm/swarm/peer"
+)
+
+// Done makes the result of a disk that was read back and found right. base
+// carries the identities and counters.
+func Done(proof readback.Proof, base api.Result) (api.Result, error) {
+	if !proof.Valid() {
+		return api.Result{}, errors.New("make result: the disk has not been read back")
+	}
+	base.OK, base.Code, base.Error = true, "", ""
+	base.Readback, base.CellsVerified = proof.Digest(), proof.Cells()
+	return base, nil
+}
+
+// Failed makes the result of a deployment that ended with err.
+func Failed(err error, base api.Result) api.Result {
+	base.OK, base.Readback = false, ""
+	base.Code, base.Error = Code(err)
+	return base
+}
+
+// Code returns the stable code of an error and its sentence for people.
+func Code(err error) (code, text string) {
+	var f *api.Fault
+	var w *disk.WriteError
+	var r *disk.ReadError
+	var o *order.RefusedError
+	var c *peer.CorruptError
+	switch {
+	case errors.As(err, &f):
+		return f.Code, clip(f.Error())
+	case errors.As(err, &w):
+		return api.CodeDiskWrite, clip(w.Error() + ". The disk refused a write; test or replace it")
+	case errors.As(err, &r):
+		return api.CodeDiskRead, clip(r.Error() + ". The disk does not answer; test or replace it")
+	case errors.As(err, &o):
+		return orderCode(o.Rule), clip(o.Error())
+	case errors.As(err, &c):
+		return api.CodeMemory, clip(c.Error())
+	case contact.WrongKey(err):
+		return api.CodeServerKey, clip(err.Error())
+	}
+	return api.CodeCrash, clip(err.Error())
+}
+
+func orderCode(rule order.Reason) string {
+	switch rule {
+	case order.WrongDisk:
+		return api.CodeDiskNotFound
+	case order.WrongSector:
+		return api.CodeDiskSector
+	case order.TooSmall:
+		return api.CodeDiskTooSmall
+	case order.WrongImage:
+		return api.CodeBadImage
+	}
+	return api.CodeBadOrder
+}
+
+// clip keeps a result within the server's limit.
+func clip(s string) string { return s[:min(len(s), 4<<10)] }
+
+// readOut is an alphabet without the characters that are misread on a screen
+// or misheard: 0 O 1 I L 5 S 8 B.
+const readOut = "234679ACDEFGHJKMNPQRTUVWXYZ"
+
+// ReadOut is the code a person reads to the lab office: the class and four
+// characters that tell this failure from others of its class.
+func ReadOut(class, bootID string) string {
+	var n uint32 = 2166136261 // FNV-1a
+	for _, b := range []byte(class + bootID) {
+		n = (n ^ uint32(b)) * 16777619
+	}
+	var s [4]byte
+	for i := range s {
+		s[i] = readOut[n%uint32(len(readOut))]
+		n /= uint32(len(readOut))
+	}
+	return fmt.Sprintf("%s-%s", class, s[:])
+}

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# test.sh unit|integration|e2e|all: runs the layers and ends with what was skipped.
+# A skip names what is missing; with LABSWARM_NO_SKIP=1 it is a failure in the test itself.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-all}
+mkdir -p build/test
+log=build/test/$what.log
+: >"$log"
+status=0
+
+run() { # run NAME go-test-arguments...: the whole output goes to the log, results to the screen
+	local name=$1 rc
+	shift
+	echo "== $name"
+	echo "== $name" >>"$log"
+	go test -v "$@" 2>&1 | tee -a "$log" |
+		grep --line-buffered -E '^(ok  |FAIL|panic:|--- (PASS|FAIL|SKIP): Test.*\(([1-9][0-9]|[5-9])|\s*--- (FAIL|SKIP))|^[^ ]+\.go:[0-9]+:[0-9]+:|cannot|undefined'
+	rc=${PIPESTATUS[0]}
+	[ "$rc" = 0 ] || status=1
+}
+
+tagged() { # tagged TAG: the packages that have test files of this build tag
+	grep -rlE "^//go:build .*\b$1\b" --include='*_test.go' --exclude-dir=build . | xargs -r -n1 dirname | sort -u
+}
+
+if [ "$what" = unit ] || [ "$what" = all ]; then
+	run unit -shuffle=on ./...
+fi
+if [ "$what" = integration ] || [ "$what" = all ]; then
+	# one package at a time: namespaces, loop devices and ports are shared
+	run integration -p 1 -timeout 15m -tags integration $(tagged integration)
+fi
+if [ "$what" = e2e ] || [ "$what" = all ]; then
+	run e2e -p 1 -count=1 -tags e2e -timeout 30m $(tagged e2e)
+fi
+
+echo
+skipped=$(grep -hoE 'SKIP: needs .*' "$log" | sort | uniq -c)
+if [ -n "$skipped" ]; then
+	echo "skipped tests, by what this machine lacks:"
+	echo "$skipped"
+else
+	echo "skipped tests: none"
+fi
+if [ $status -ne 0 ]; then
+	echo
+	echo "FAILED. The whole output is in $log. What failed, with the lines before it:"
+	grep -E -B 15 '^\s*--- FAIL|^FAIL|^panic:' "$log" | head -150
+fi
+exit $status

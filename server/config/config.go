@@ -1,0 +1,127 @@
+// Package config holds what `labswarm serve` can be told, its defaults and its
+// checks. It reads no file: today everything comes from flags. Called by
+// cmd/labswarm (to fill it in) and server/daemon.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"labswarm/api"
+)
+
+// Config is a server's configuration. Start from Default.
+type Config struct {
+	Name      string // of this server, for people; "" = the machine's name
+	StateDir  string // keys, database, images, logs, socket
+	Interface string // lab interface; there is no default
+	DHCP      string // proxy, dhcp or off
+	BootDir   string // boot files; "" = StateDir/boot
+
+	PoolStart netip.Addr // DHCP "dhcp": first address given out
+	PoolEnd   netip.Addr // last one
+	Router    netip.Addr // DHCP option 3, invalid = none
+	DNS       netip.Addr // DHCP option 6, invalid = none
+
+	BootStyle  string // how "boot your own disk" is said to known hosts: chain or silent
+	ProxyStyle string // offer, 4011 or menu
+	AnswerRS   bool   // answer router solicitations with an empty RA: iPXE boots 16 s faster
+	KernelArgs string // appended to the agent's command line
+
+	SeedRateBps int64 // bytes per second the server sends to all hosts together, 0 = no cap
+	PlainPeers  bool  // let standard BitTorrent clients in (tracker on TCP 7442)
+
+	// Ports, 0 = the documented ones. Others are for tests.
+	AgentPort, PeerPort, TrackerPort            int
+	DHCPPort, ProxyPort, TFTPPort, BootHTTPPort int
+}
+
+// Default returns the safe defaults; StateDir and Interface must still be set.
+func Default() Config {
+	return Config{
+		DHCP: "proxy", BootStyle: "chain", ProxyStyle: "offer", AnswerRS: true,
+		AgentPort: api.AgentPort, PeerPort: api.PeerPort, TrackerPort: api.PlainTrackerPort,
+	}
+}
+
+// Error lists every fault of a configuration: exit code 78.
+type Error struct{ Err error }
+
+// Error lists the faults, one per line.
+func (e *Error) Error() string { return "bad configuration: " + e.Err.Error() }
+
+// Unwrap returns the joined faults.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ExitCode implements the command line's convention.
+func (e *Error) ExitCode() int { return 78 }
+
+// ParseRange reads an address pool, "10.0.0.100-10.0.0.199".
+func ParseRange(text string) (from, to netip.Addr, err error) {
+	a, b, ok := strings.Cut(text, "-")
+	if ok {
+		from, err = netip.ParseAddr(strings.TrimSpace(a))
+		if err == nil {
+			to, err = netip.ParseAddr(strings.TrimSpace(b))
+		}
+	}
+	if !ok || err != nil || !from.Is4() || !to.Is4() || to.Less(from) {
+		return from, to, fmt.Errorf("address pool %q: write it as FIRST-LAST, for example 10.0.0.100-10.0.0.199", text)
+	}
+	return from, to, nil
+}
+
+// Fill completes the defaults and checks everything; *Error names all faults.
+func (c *Config) Fill() error {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if c.StateDir == "" {
+		bad("no state folder: name it with --state-dir")
+	} else if abs, err := filepath.Abs(c.StateDir); err != nil {
+		bad("state folder %q: %w", c.StateDir, err)
+	} else {
+		c.StateDir = abs
+	}
+	if c.Interface == "" {
+		bad("no lab interface: name it with --lab-if (the wrong one hands boot files to the office, so there is no default)")
+	}
+	one := func(what, value string, allowed ...string) {
+		for _, a := range allowed {
+			if value == a {
+				return
+			}
+		}
+		bad("%s %q: use %s", what, value, strings.Join(allowed, ", "))
+	}
+	one("--dhcp", c.DHCP, "proxy", "dhcp", "off")
+	one("--boot-style", c.BootStyle, "chain", "silent")
+	one("--proxy-style", c.ProxyStyle, "offer", "4011", "menu")
+	if c.DHCP == "dhcp" && !c.PoolStart.IsValid() {
+		bad("--dhcp dhcp gives out addresses: name them with --dhcp-range FIRST-LAST")
+	}
+	if c.SeedRateBps < 0 {
+		bad("the seed's rate is negative")
+	}
+	for _, p := range []int{c.AgentPort, c.PeerPort, c.TrackerPort, c.DHCPPort, c.ProxyPort, c.TFTPPort, c.BootHTTPPort} {
+		if p < 0 || p > 65535 {
+			bad("port %d is out of range", p)
+		}
+	}
+	if c.BootDir == "" {
+		c.BootDir = filepath.Join(c.StateDir, "boot")
+	}
+	if c.Name == "" {
+		c.Name = "labswarm"
+		if n, err := os.Hostname(); err == nil && n != "" {
+			c.Name = n
+		}
+	}
+	if len(errs) > 0 {
+		return &Error{Err: errors.Join(errs...)}
+	}
+	return nil
+}

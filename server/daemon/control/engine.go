@@ -1,0 +1,324 @@
+// Package control carries out what the pure packages decide: it loads records,
+// lets inventory, decide and job judge, commits, and only then answers. It
+// speaks no protocol: server/httpapi and server/netboot call it through their
+// interfaces, the daemon gives it images and swarms. Progress lives in RAM;
+// everything a restart must not lose is in the store before anybody hears of it.
+package control
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"labswarm/api"
+	"labswarm/api/order"
+	"labswarm/server/event"
+	"labswarm/server/inventory"
+	"labswarm/server/job"
+	"labswarm/server/netboot"
+	"labswarm/server/store"
+)
+
+// ImageInfo is what a job needs to know of an image version.
+type ImageInfo struct {
+	api.Image
+	Sector   int    // logical sector of the image, bytes
+	Readback string // hex digest that a right disk reads back as
+}
+
+// Images is the image store as seen from here.
+type Images interface {
+	// Find returns a version, the newest when version is "".
+	Find(name, version string) (ImageInfo, error)
+	// File returns one small file of a version: manifest.json, manifest.sig,
+	// image.torrent, used.bin, hashes.bin. nil = this version has no such file.
+	File(name, version, file string) ([]byte, error)
+	// List returns all usable versions.
+	List() ([]api.Image, error)
+}
+
+// HostReport is a host's place in its swarm.
+type HostReport struct {
+	Host       string
+	Room       string
+	Addr       netip.AddrPort
+	Have       int
+	Front      int
+	Done       bool
+	RateBps    int64
+	Parent     string
+	ParentSlow bool
+	Accused    []string
+}
+
+// Swarms serves image versions and directs who fetches from whom.
+type Swarms interface {
+	// Serve begins to seed a version; serving it already is no error.
+	Serve(name, version string) error
+	// Stop ends it.
+	Stop(infoHash string)
+	// Report takes in a host's figures.
+	Report(infoHash string, r HostReport)
+	// Expect tells how many hosts are booting and will join soon: somebody who
+	// is done stays as their source.
+	Expect(infoHash string, hosts int)
+	// Leave forgets a host.
+	Leave(infoHash, host string)
+	// Assignment is the planner's present word for a host.
+	Assignment(infoHash, host string) (api.Assignment, bool)
+	// Subscribe delivers new assignments; cancel ends it.
+	Subscribe(infoHash, host string) (ch <-chan api.Assignment, cancel func())
+	// Sent counts the bytes the seed sent of a version since Serve.
+	Sent(infoHash string) int64
+}
+
+// Config is what an Engine needs; all fields but the last two are required.
+type Config struct {
+	Store       store.Store
+	Key         ed25519.PrivateKey // server key: signs orders
+	Self        inventory.Self
+	Images      Images
+	Swarms      Swarms
+	BootStyle   string // how Local is rendered for known hosts: chain or silent
+	StateDir    string // logs of agents go to StateDir/logs
+	SnapshotDir string
+	Log         *slog.Logger
+	Recovered   *store.Recovery // set when the store came from a snapshot
+	Patience    time.Duration   // silence after which an agent counts as gone, 0 = job.SilentAfter
+}
+
+// Engine is used from many goroutines. Make it with New.
+type Engine struct {
+	cfg     Config
+	keyID   string
+	bell    event.Bell
+	started time.Time
+
+	sightings chan netboot.Sighting
+	asking    chan struct{} // one token per boot question
+
+	mu       sync.Mutex
+	live     map[slotKey]*live
+	certs    map[string]slotKey // client certificate -> slot
+	peers    map[netip.Addr]slotKey
+	boots    map[string]*bootSession // by MAC
+	rivals   map[string]*rival       // by host
+	sentBase map[uint64]sent         // by job
+	emitted  map[string]time.Time
+	tickAt   time.Time
+	tick     api.Tick
+}
+
+type slotKey struct {
+	job  uint64
+	host string
+}
+
+// live is what is known of a slot's agent in RAM.
+type live struct {
+	progress api.Progress
+	heard    time.Time
+	moved    time.Time
+	alerted  bool
+	ip       netip.Addr
+	peerPort int
+}
+
+// New loads what survives a restart: sessions, peers, live jobs.
+func New(ctx context.Context, cfg Config) (*Engine, error) {
+	pub, ok := cfg.Key.Public().(ed25519.PublicKey)
+	if !ok || len(cfg.Key) != ed25519.PrivateKeySize {
+		return nil, errors.New("start the job engine: no ed25519 server key")
+	}
+	e := &Engine{
+		cfg: cfg, keyID: order.KeyID(pub), started: time.Now(),
+		live: map[slotKey]*live{}, certs: map[string]slotKey{}, peers: map[netip.Addr]slotKey{},
+		boots: map[string]*bootSession{}, rivals: map[string]*rival{}, sentBase: map[uint64]sent{},
+		emitted: map[string]time.Time{}, sightings: make(chan netboot.Sighting, sightQueue), asking: make(chan struct{}, maxAsking),
+	}
+	if e.cfg.Patience == 0 {
+		e.cfg.Patience = job.SilentAfter
+	}
+	if cfg.Recovered != nil {
+		if err := e.holdAll(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return e, e.restore(ctx)
+}
+
+// restore rebuilds the indexes and serves the images of live jobs.
+func (e *Engine) restore(ctx context.Context) error {
+	jobs, err := e.liveJobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, js := range jobs {
+		for i := range js.slots {
+			e.index(&js.slots[i])
+		}
+		if err := e.cfg.Swarms.Serve(js.job.Image, js.job.Version); err != nil {
+			e.emit(ctx, api.Event{Level: "error", Code: "image_unserved", Job: js.job.ID, Room: js.job.Room,
+				Text: fmt.Sprintf("job %d goes on without the server as source: %v", js.job.ID, err)})
+		}
+	}
+	return nil
+}
+
+// holdAll puts live jobs on HELD: commits after the snapshot are lost, so
+// nobody can say what their hosts have done since.
+func (e *Engine) holdAll(ctx context.Context) error {
+	r := e.cfg.Recovered
+	e.emit(ctx, api.Event{Level: "error", Code: "store_restored",
+		Text: fmt.Sprintf("the state was damaged (%s) and came back from %s; live jobs are held", r.Cause, r.Snapshot)})
+	jobs, err := e.liveJobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, js := range jobs {
+		for _, s := range js.slots {
+			ev := job.Hold{Code: api.CodeHeld, Text: "the server's state was restored from a copy: check this host, then cancel the job"}
+			if _, err := e.apply(ctx, slotKey{js.job.ID, s.Host}, ev); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// index makes a slot's session findable by certificate and address.
+func (e *Engine) index(s *job.Slot) {
+	if s.Session == nil {
+		return
+	}
+	k := slotKey{s.Job, s.Host}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.certs[s.Session.Cert] = k
+	l := e.liveOf(k)
+	l.peerPort = s.Session.PeerPort
+	if ip, err := netip.ParseAddr(s.Session.IP); err == nil {
+		l.ip = ip.Unmap()
+		e.peers[l.ip] = k
+	}
+}
+
+// liveOf returns the RAM record of a slot; e.mu is held.
+func (e *Engine) liveOf(k slotKey) *live {
+	l := e.live[k]
+	if l == nil {
+		l = &live{}
+		e.live[k] = l
+	}
+	return l
+}
+
+// silent reports whether the slot's agent was not heard of for Patience.
+// After a restart an agent is given that long to speak up.
+func (e *Engine) silent(k slotKey, now time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	heard := e.started
+	if l := e.live[k]; l != nil && l.heard.After(heard) {
+		heard = l.heard
+	}
+	return now.Sub(heard) >= e.cfg.Patience
+}
+
+// AllowPeer reports whether an address belongs to an enrolled agent of a live
+// job: nobody else gets a byte of an image.
+func (e *Engine) AllowPeer(ip netip.Addr) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, ok := e.peers[ip.Unmap()]
+	return ok
+}
+
+// Bell wakes readers of the event log.
+func (e *Engine) Bell() *event.Bell { return &e.bell }
+
+const prefixLive = "livejobs/"
+
+// Keys of the records.
+func keyLive(id uint64) string      { return fmt.Sprintf("%s%016x", prefixLive, id) }
+func keyJob(id uint64) string       { return fmt.Sprintf("jobs/%016x", id) }
+func keySlots(id uint64) string     { return fmt.Sprintf("slots/%016x/", id) }
+func keySlot(k slotKey) string      { return keySlots(k.job) + strings.ToLower(k.host) }
+func keyHostJob(host string) string { return "hostjob/" + strings.ToLower(host) }
+func keyIdem(key string) string     { return "idem/" + key }
+func getJSON(tx store.Tx, key string, into any) (bool, error) {
+	raw, err := tx.Get(key)
+	if err != nil || raw == nil {
+		return false, err
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return false, fmt.Errorf("read %s: %w", key, err)
+	}
+	return true, nil
+}
+
+func putJSON(tx store.Tx, key string, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", key, err)
+	}
+	return tx.Put(key, raw)
+}
+
+func getJob(tx store.Tx, id uint64) (*job.Job, error) {
+	var j job.Job
+	ok, err := getJSON(tx, keyJob(id), &j)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, notFound("job %d is not known", id)
+	}
+	return &j, nil
+}
+
+func getSlot(tx store.Tx, k slotKey) (*job.Slot, error) {
+	var s job.Slot
+	ok, err := getJSON(tx, keySlot(k), &s)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, notFound("host %s is not in job %d", k.host, k.job)
+	}
+	return &s, nil
+}
+
+func getSlots(tx store.Tx, id uint64) ([]job.Slot, error) {
+	var out []job.Slot
+	for key, raw := range tx.Scan(keySlots(id), "", 0) {
+		var s job.Slot
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return nil, fmt.Errorf("read %s: %w", key, err)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// hostSlot returns the newest slot of a host, nil when it never had one.
+func hostSlot(tx store.Tx, host string) (*job.Job, *job.Slot, error) {
+	var id uint64
+	ok, err := getJSON(tx, keyHostJob(host), &id)
+	if err != nil || !ok {
+		return nil, nil, err
+	}
+	j, err := getJob(tx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := getSlot(tx, slotKey{id, host})
+	return j, s, err
+}

@@ -1,0 +1,285 @@
+// Package daemon is `labswarm serve`: it opens keys, store, images and every
+// socket, wires the parts together and runs them under one errgroup. It holds
+// no rule of its own. Called by cmd/labswarm.
+package daemon
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"labswarm/api/order"
+	"labswarm/images/library"
+	"labswarm/internal/version"
+	"labswarm/server/config"
+	"labswarm/server/daemon/control"
+	"labswarm/server/httpapi"
+	"labswarm/server/netboot"
+	"labswarm/server/netboot/bootfile"
+	"labswarm/server/seeder"
+	"labswarm/server/store"
+	"labswarm/tracker"
+)
+
+// Config is what a server is told. Start from config.Default.
+type Config = config.Config
+
+// Exit codes of `labswarm serve`.
+const (
+	ExitFailed = 1
+	ExitLocked = 11
+	ExitDenied = 12
+	ExitConfig = 78
+)
+
+// Error is an error of starting or running with its exit code.
+type Error struct {
+	Code int
+	Err  error
+}
+
+// Error is the sentence for people.
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ExitCode is the process's exit code.
+func (e *Error) ExitCode() int { return e.Code }
+
+// classify gives an error of starting its exit code.
+func classify(err error) error {
+	var locked *store.LockedError
+	var bad *config.Error
+	var missing *bootfile.MissingError
+	code := ExitFailed
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &locked):
+		code = ExitLocked
+	case errors.As(err, &bad), errors.As(err, &missing):
+		code = ExitConfig
+	case errors.Is(err, os.ErrPermission):
+		code = ExitDenied
+		err = fmt.Errorf("%w (run as root, or give the service CAP_NET_BIND_SERVICE and CAP_NET_RAW and a state folder of its own)", err)
+	}
+	return &Error{Code: code, Err: err}
+}
+
+// server is everything that is open. Its parts are closed in reverse order.
+type server struct {
+	cfg    Config
+	log    *slog.Logger
+	keys   *config.Keys
+	ip     netip.Addr
+	store  *store.Bolt
+	engine *control.Engine
+	seeder *seeder.Seeder
+	track  *tracker.Tracker
+	boot   *netboot.Server
+	begun  time.Time
+	quiet  time.Duration // control.Config.Patience
+
+	agents, admin, plain net.Listener
+	seedPort             uint16
+	closers              []func() error
+}
+
+// Run serves until ctx ends (nil) or a part fails. It logs one line "ready"
+// and tells systemd when every socket is bound and the store is open. Errors
+// carry exit codes (*Error, *config.Error).
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	if err := cfg.Fill(); err != nil {
+		return err
+	}
+	s := &server{cfg: cfg, log: log, begun: time.Now()}
+	err := s.open(ctx)
+	if err == nil {
+		err = s.run(ctx)
+	}
+	return classify(errors.Join(err, s.close()))
+}
+
+// close undoes open, last first.
+func (s *server) close() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		if err := s.closers[i](); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *server) onClose(fn func() error) { s.closers = append(s.closers, fn) }
+
+// open opens state, images and sockets, and tells the first thing that is
+// wrong.
+func (s *server) open(ctx context.Context) error {
+	rec, err := s.openState()
+	if err != nil {
+		return err
+	}
+	if s.ip, err = labAddr(s.cfg.Interface); err != nil {
+		return err
+	}
+	files, err := s.bootFiles()
+	if err != nil {
+		return err
+	}
+	if err := s.openSwarm(ctx, rec); err != nil {
+		return err
+	}
+	if s.boot, err = netboot.New(s.netbootConfig(), files, s.engine); err != nil {
+		return &config.Error{Err: err}
+	}
+	if err := s.boot.Listen(); err != nil {
+		return err
+	}
+	s.onClose(s.boot.Close)
+	return s.openAdmin(ctx)
+}
+
+// openState opens the store, whose lock keeps a second server away, and the
+// keys.
+func (s *server) openState() (*store.Recovery, error) {
+	if err := os.MkdirAll(s.cfg.StateDir, 0o750); err != nil {
+		return nil, fmt.Errorf("make state folder: %w", err)
+	}
+	db, rec, err := store.Open(filepath.Join(s.cfg.StateDir, "labswarm.db"), s.snapshots())
+	if err != nil {
+		return nil, err
+	}
+	s.store = db
+	s.onClose(db.Close)
+	s.keys, err = config.LoadKeys(s.cfg.StateDir)
+	return rec, err
+}
+
+func (s *server) snapshots() string { return filepath.Join(s.cfg.StateDir, "snapshots") }
+
+// bootFiles loads the boot files with our public keys in front of the
+// initramfs.
+func (s *server) bootFiles() (*bootfile.Files, error) {
+	pins, err := bootfile.PinsJSON([][]byte{s.keys.ServerPublic()}, [][]byte{s.keys.ImagePublic()})
+	if err != nil {
+		return nil, err
+	}
+	return bootfile.Load(s.cfg.BootDir, pins)
+}
+
+// openSwarm opens images, peers' port, tracker, engine and the agent port.
+func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
+	lib, err := library.Open(filepath.Join(s.cfg.StateDir, "images"), nil, []ed25519.PublicKey{s.keys.ImagePublic()})
+	if err != nil {
+		return err
+	}
+	peers, err := s.listen(ctx, s.cfg.PeerPort)
+	if err != nil {
+		return err
+	}
+	seed := seeder.Config{Listener: peers, RateBps: s.cfg.SeedRateBps, PlainPeers: s.cfg.PlainPeers, Log: s.log.With("part", "seed")}
+	copy(seed.PeerID[:], "-LW0100-")
+	if _, err := rand.Read(seed.PeerID[8:]); err != nil {
+		return fmt.Errorf("make peer id: %w", err)
+	}
+	seed.AllowPeer = func(ip netip.Addr) bool { return s.cfg.PlainPeers || s.engine.AllowPeer(ip) }
+	if s.seeder, err = seeder.New(seed); err != nil {
+		return err
+	}
+	s.seedPort = portOf(peers)
+	s.track = tracker.New(s.log.With("part", "tracker"))
+	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), log: s.log}
+	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: newImages(lib), Swarms: sw,
+		BootStyle: s.cfg.BootStyle, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec, Patience: s.quiet})
+	if err != nil {
+		return err
+	}
+	if s.agents, err = s.listen(ctx, s.cfg.AgentPort); err != nil {
+		return err
+	}
+	if s.cfg.PlainPeers {
+		s.plain, err = s.listen(ctx, s.cfg.TrackerPort)
+	}
+	return err
+}
+
+func (s *server) netbootConfig() netboot.Config {
+	return netboot.Config{
+		Interface: s.cfg.Interface, ServerIP: s.ip, Mode: s.cfg.DHCP, AgentPort: int(portOf(s.agents)),
+		KeyID: order.KeyID(s.keys.ServerPublic()), PoolStart: s.cfg.PoolStart, PoolEnd: s.cfg.PoolEnd, Router: s.cfg.Router, DNS: s.cfg.DNS,
+		ProxyStyle: s.cfg.ProxyStyle, AnswerRS: s.cfg.AnswerRS, ExtraKernelArgs: s.cfg.KernelArgs,
+		LeaseFile: filepath.Join(s.cfg.StateDir, "leases.json"), Log: s.log.With("part", "netboot"),
+		DHCPPort: s.cfg.DHCPPort, ProxyPort: s.cfg.ProxyPort, TFTPPort: s.cfg.TFTPPort, HTTPPort: s.cfg.BootHTTPPort,
+	}
+}
+
+// run starts every part; the first failure ends all. A clean end is nil.
+func (s *server) run(ctx context.Context) error {
+	cert, err := certificate(s.keys.Server)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	agents := httpapi.NewAgent(s.engine, cert, s.log.With("part", "agents"))
+	admin := httpapi.NewAdmin(adminService{s.engine, s}, s.log.With("part", "admin"))
+	parts := map[string]func(context.Context) error{
+		"jobs":    s.engine.Run,
+		"seed":    s.seeder.Run,
+		"tracker": s.track.Run,
+		"agents":  func(ctx context.Context) error { return agents.Serve(ctx, s.agents) },
+		"admin":   func(ctx context.Context) error { return admin.Serve(ctx, s.admin) },
+		"plain":   s.servePlain,
+	}
+	if s.boot != nil { // tests without root leave it out
+		parts["netboot"] = s.boot.Run
+	}
+	for what, part := range parts {
+		g.Go(func() error {
+			if err := part(ctx); err != nil {
+				return fmt.Errorf("run %s: %w", what, err)
+			}
+			return nil
+		})
+	}
+	s.log.Info("ready", "name", s.cfg.Name, "version", version.String(), "if", s.cfg.Interface, "ip", s.ip.String(), "dhcp", s.cfg.DHCP,
+		"agents", s.agents.Addr().String(), "socket", s.admin.Addr().String(), "key", order.KeyID(s.keys.ServerPublic()))
+	notify(s.log, sd.SdNotifyReady)
+	err = g.Wait()
+	notify(s.log, sd.SdNotifyStopping)
+	return err
+}
+
+// servePlain is the tracker for standard clients, with --plain-peers only.
+func (s *server) servePlain(ctx context.Context) error {
+	if s.plain == nil {
+		return nil
+	}
+	srv := &http.Server{Handler: s.track.Handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 8 << 10}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(s.plain); ctx.Err() == nil && !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// notify tells systemd; outside of it nothing happens.
+func notify(log *slog.Logger, state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		log.Warn("tell systemd", "state", state, "err", err)
+	}
+}

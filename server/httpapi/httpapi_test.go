@@ -1,0 +1,199 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"labswarm/api"
+	"labswarm/server/daemon/control"
+	"labswarm/server/httpapi"
+	"labswarm/server/inventory"
+	"labswarm/server/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// noImages and noSwarms are a server without images.
+type noImages struct{}
+
+func (noImages) Find(string, string) (control.ImageInfo, error) {
+	return control.ImageInfo{}, &inventory.NotFoundError{Kind: "image", Name: "x"}
+}
+func (noImages) File(string, string, string) ([]byte, error) { return nil, nil }
+func (noImages) List() ([]api.Image, error)                  { return nil, nil }
+
+type noSwarms struct{}
+
+func (noSwarms) Serve(string, string) error                       { return nil }
+func (noSwarms) Stop(string)                                      {}
+func (noSwarms) Report(string, control.HostReport)                {}
+func (noSwarms) Expect(string, int)                               {}
+func (noSwarms) Leave(string, string)                             {}
+func (noSwarms) Sent(string) int64                                { return 0 }
+func (noSwarms) Assignment(string, string) (api.Assignment, bool) { return api.Assignment{}, false }
+func (noSwarms) Subscribe(string, string) (<-chan api.Assignment, func()) {
+	return make(chan api.Assignment), func() {}
+}
+
+type admin struct{ *control.Engine }
+
+func (admin) Server(context.Context) (api.ServerInfo, error) { return api.ServerInfo{}, nil }
+func (admin) Report(context.Context, uint64) (any, error)    { return nil, nil }
+
+func engine(t testing.TB) *control.Engine {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := control.New(context.Background(), control.Config{Store: store.NewMem(), Key: key, Images: noImages{}, Swarms: noSwarms{},
+		StateDir: t.TempDir(), SnapshotDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.PutHost(context.Background(), api.Host{Name: "a1", Room: "r1", MAC: "52:54:00:00:00:01"}); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func clientState(t testing.TB) *tls.ConnectionState {
+	t.Helper()
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tpl := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, pub, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c}}
+}
+
+// FuzzRequests sends anything to every POST route of both listeners: no
+// panic, no internal error, and never an order.
+func FuzzRequests(f *testing.F) {
+	routes := []string{api.RouteEnrol, api.RouteCommence, api.RouteProgress, api.RouteResult, api.RouteLog, api.RouteHosts, api.RouteJobs}
+	seed := func(route int, v any) {
+		raw, err := json.Marshal(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(route, raw)
+	}
+	id := strings.Repeat("a", 32)
+	seed(0, api.EnrolRequest{BootID: id, Nonce: id, Evidence: api.Evidence{NICs: []api.NIC{{MAC: "52:54:00:00:00:01"}}, Disks: []api.Disk{{Bytes: 1}}}})
+	seed(1, api.CommenceRequest{OrderID: id, BootID: id})
+	seed(2, api.Progress{BootID: id, State: api.StateWriting})
+	seed(3, api.Result{BootID: id, OK: true})
+	seed(4, api.LogRequest{Text: "x"})
+	seed(5, api.Host{Name: "a2", Room: "r", MAC: "52:54:00:00:00:02"})
+	seed(6, api.JobCreate{Image: "i", Room: "r1", Confirm: "r1"})
+	f.Add(0, []byte(`{"boot_id":1}{`))
+	e := engine(f)
+	log := slog.New(slog.DiscardHandler)
+	agents := httpapi.NewAgent(e, tls.Certificate{}, log).Handler()
+	admins := httpapi.NewAdmin(admin{e}, log).Handler()
+	state := clientState(f)
+	f.Fuzz(func(t *testing.T, route int, body []byte) {
+		if route < 0 || route >= len(routes) {
+			return
+		}
+		if route == 0 { // past the rate limit
+			var enrol api.EnrolRequest
+			if json.Unmarshal(body, &enrol) == nil {
+				if rep, err := e.Enrol(t.Context(), "cert", netip.Addr{}, &enrol); err == nil && rep.Status != api.EnrolGoLocal {
+					t.Errorf("%s = %+v without a job", body, rep)
+				}
+			}
+		}
+		req := httptest.NewRequestWithContext(t.Context(), "POST", routes[route], bytes.NewReader(body))
+		req.Header.Set("Idempotency-Key", "k")
+		req.TLS = state
+		h := agents
+		if route >= 5 {
+			h = admins
+		}
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, req)
+		if rec.Code >= 500 {
+			t.Errorf("%s %q = %d %s", routes[route], body, rec.Code, rec.Body)
+		}
+		if strings.Contains(rec.Body.String(), `"sig"`) {
+			t.Errorf("%s %q gave out a signature", routes[route], body)
+		}
+	})
+}
+
+func TestRoutesAreDisjoint(t *testing.T) {
+	e := engine(t)
+	log := slog.New(slog.DiscardHandler)
+	agents := httpapi.NewAgent(e, tls.Certificate{}, log).Handler()
+	admins := httpapi.NewAdmin(admin{e}, log).Handler()
+	state := clientState(t)
+	try := func(h http.Handler, method, route string) int {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		req := httptest.NewRequestWithContext(ctx, method, route, strings.NewReader("{}"))
+		req.TLS = state
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, req)
+		return rec.Code
+	}
+	for _, r := range []string{api.RouteServer, api.RouteRooms, api.RouteHosts, api.RouteImages, api.RouteJobs, api.RouteAdminEv} {
+		for _, m := range []string{"GET", "POST", "DELETE"} {
+			if code := try(agents, m, r); code != http.StatusNotFound {
+				t.Errorf("agent listener: %s %s = %d; want 404", m, r, code)
+			}
+		}
+	}
+	for _, r := range []string{api.RouteEnrol, api.RouteOrder, api.RouteImage + "manifest.json", api.RouteCommence, api.RouteProgress, api.RouteEvents, api.RouteResult, api.RouteLog} {
+		for _, m := range []string{"GET", "POST"} {
+			if code := try(admins, m, r); code != http.StatusNotFound {
+				t.Errorf("admin socket: %s %s = %d; want 404", m, r, code)
+			}
+		}
+	}
+}
+
+func TestEnrolIsLimitedPerSource(t *testing.T) {
+	h := httpapi.NewAgent(engine(t), tls.Certificate{}, slog.New(slog.DiscardHandler)).Handler()
+	state := clientState(t)
+	codes := map[int]int{}
+	for range 30 {
+		req := httptest.NewRequestWithContext(t.Context(), "POST", api.RouteEnrol, strings.NewReader("{}"))
+		req.TLS, req.RemoteAddr = state, "10.0.0.9:1"
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, req)
+		codes[rec.Code]++
+	}
+	if codes[http.StatusTooManyRequests] < 20 || codes[http.StatusUnprocessableEntity] < 5 {
+		t.Errorf("30 enrolments at once: %v; want 5 or a few more let through, the rest 429", codes)
+	}
+	req := httptest.NewRequestWithContext(t.Context(), "POST", api.RouteEnrol, strings.NewReader("{}"))
+	req.TLS, req.RemoteAddr = state, "10.0.0.10:1"
+	rec := httptest.NewRecorder()
+	if h.ServeHTTP(rec, req); rec.Code == http.StatusTooManyRequests {
+		t.Error("another source pays for the first")
+	}
+}

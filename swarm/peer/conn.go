@@ -1,0 +1,290 @@
+package peer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	pp "github.com/anacrolix/torrent/peer_protocol"
+
+	"labswarm/swarm/window"
+	"labswarm/swarm/wire"
+)
+
+const (
+	idleTime     = 150 * time.Second // without any message; BEP 3 keepalives come every two minutes
+	keepaliveGap = 100 * time.Second // of silence after which we send one
+	writeTime    = 60 * time.Second  // for one block into the socket
+	extendedTime = 3 * time.Second   // to wait for a BEP 10 handshake that was promised
+	maxQueue     = 1024              // requests we queue per peer, announced as reqq
+	plainQueue   = 250               // requests a peer is taken to queue when it does not say
+	maxUnasked   = 4 << 20           // payload bytes nobody asked for before we hang up
+)
+
+// conn is one peer connection, in either direction. Its reader goroutine is the
+// only one that fills and gives back the buffers of its fetches, so that no
+// buffer is recycled while bytes may still arrive in it.
+type conn struct {
+	n     *Node
+	nc    net.Conn
+	r     *wire.Reader
+	src   *source // nil for a connection that came in
+	name  string
+	fast  bool // BEP 6 on both sides
+	since time.Time
+
+	lastRx atomic.Int64 // Unix ns of the last payload byte, or of the first open request
+	more   chan struct{}
+	gone   chan struct{} // closed by close
+	once   sync.Once
+	why    error // reason of close; read after gone
+
+	// Guarded by Node.mu.
+	ready    bool // extension handshake seen, or not to be expected
+	own      bool // speaks our extension
+	ownID    byte // its message number for our extension
+	frames   bool // both sides understand frames
+	blk      int  // bytes per request we send
+	reqq     int  // requests it queues
+	theirs   *window.Set
+	choked   bool // it chokes us
+	wants    bool // it is interested
+	serving  bool // we have unchoked it
+	fetches  map[int]*fetch
+	order    []*fetch // the same, oldest first
+	open     int      // requests on their way
+	openSize int      // bytes of them
+	unasked  int
+	rtt      time.Duration
+	ctrl     bytes.Buffer // messages to send before the next block
+	upq      []upload
+}
+
+// upload is one request of a peer.
+type upload struct {
+	piece, begin, length int
+	frame                bool // counted in the piece's frame, if we have it
+}
+
+// runConn works on a connection after both handshakes until it ends, and says
+// why it ended.
+func (n *Node) runConn(nc net.Conn, hs wire.Handshake, src *source) error {
+	if err := tune(nc); err != nil {
+		return err
+	}
+	c := &conn{
+		n: n, nc: nc, r: wire.NewReader(nc, n.cfg.Pieces), src: src, name: remoteAddr(nc).String(),
+		fast: hs.Bits.SupportsFast(), since: time.Now(),
+		more: make(chan struct{}, 1), gone: make(chan struct{}),
+		blk: wire.PlainBlock, reqq: plainQueue, theirs: window.NewSet(n.cfg.Pieces), choked: true, fetches: map[int]*fetch{},
+	}
+	if src != nil {
+		c.name = src.name()
+	}
+	if err := n.attach(c, hs.Bits.SupportsExtended()); err != nil {
+		return err
+	}
+	defer n.detach(c)
+	var wg sync.WaitGroup
+	wg.Go(func() { c.close(c.guard(c.writeLoop)) })
+	c.close(c.guard(c.readLoop))
+	wg.Wait()
+	return c.why
+}
+
+// guard turns a panic over a peer's bytes into the end of this connection.
+func (c *conn) guard(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("bug while talking to %s: %v", c.name, r)
+			c.n.log.Error("panic in peer connection", "peer", c.name, "err", err)
+		}
+	}()
+	return f()
+}
+
+// attach registers c and queues what we say first.
+func (n *Node) attach(c *conn, extended bool) error {
+	if !extended && !n.cfg.PlainPeers {
+		return fmt.Errorf("%s is a plain client and plain clients are not admitted", c.name)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ctx.Err() != nil {
+		return errRetired
+	}
+	switch {
+	case c.fast && n.have.Full():
+		wire.PutState(&c.ctrl, pp.HaveAll)
+	case c.fast && n.have.Count() == 0:
+		wire.PutState(&c.ctrl, pp.HaveNone)
+	case n.have.Count() > 0:
+		wire.PutBitfield(&c.ctrl, n.have.Bools())
+	}
+	if extended {
+		e := wire.NewExtended(n.block, maxQueue)
+		if !n.cfg.NoFrames {
+			e.Labswarm.Frames = wire.FrameVersion
+		}
+		payload, err := e.Marshal()
+		if err != nil {
+			return err
+		}
+		wire.PutExtended(&c.ctrl, 0, payload)
+	} else {
+		c.ready = true
+	}
+	if c.src != nil {
+		wire.PutState(&c.ctrl, pp.Interested)
+		c.src.conn = c
+	}
+	n.conns[c] = struct{}{}
+	c.push()
+	return nil
+}
+
+// detach gives back what c held. The reader has ended: nothing fills a buffer.
+func (n *Node) detach(c *conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.conns, c)
+	for _, f := range c.order {
+		delete(n.inflight, f.piece)
+		n.pool.releaseFetch(f.buf, -1)
+	}
+	c.fetches, c.order, c.open, c.openSize = nil, nil, 0, 0
+	if c.src != nil {
+		c.src.conn = nil
+	}
+	n.kick()
+}
+
+// close ends the connection for a reason; the first one counts.
+func (c *conn) close(why error) {
+	c.once.Do(func() {
+		c.why = why
+		close(c.gone)
+		shutQuiet(c.nc)
+	})
+}
+
+// push wakes the writer.
+func (c *conn) push() {
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+}
+
+// readLoop handles what the peer sends until the connection ends.
+func (c *conn) readLoop() error {
+	for {
+		if err := c.nc.SetReadDeadline(time.Now().Add(idleTime)); err != nil {
+			return fmt.Errorf("set deadline: %w", err)
+		}
+		m, err := c.r.Next()
+		switch {
+		case err != nil:
+			return err
+		case m.Keepalive || m.Unknown:
+		case m.Type == pp.Piece:
+			err = c.readBlock(m)
+		default:
+			err = c.handle(m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// handle applies one message other than Piece.
+func (c *conn) handle(m wire.Message) error {
+	n := c.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch m.Type {
+	case pp.Choke:
+		c.choked = true
+		if !c.fast { // BEP 3: what was asked for is forgotten; BEP 6 sends rejects
+			c.forget()
+		}
+	case pp.Unchoke:
+		c.choked = false
+	case pp.Have:
+		c.theirs.Add(m.Index)
+	case pp.Bitfield, pp.HaveAll, pp.HaveNone:
+		c.haveSet(m)
+	case pp.Interested:
+		c.wants = true
+		c.serve()
+	case pp.Request:
+		return c.request(upload{m.Index, m.Begin, m.Length, m.Frame})
+	case pp.Cancel:
+		c.cancel(upload{m.Index, m.Begin, m.Length, false})
+	case pp.Reject:
+		c.refused(m)
+	case pp.Extended:
+		if m.ExtID != 0 {
+			return nil
+		}
+		e, err := wire.ParseExtended(m.Ext)
+		if err != nil {
+			return err
+		}
+		c.settle(e)
+	}
+	n.fill(c)
+	return nil
+}
+
+// haveSet takes a message that says all a peer holds. BEP 3 and 6 want one at
+// the beginning; aria2 sends another in place of many have messages, so what a
+// later one says is added.
+func (c *conn) haveSet(m wire.Message) {
+	switch m.Type {
+	case pp.HaveAll:
+		c.theirs.Fill()
+	case pp.Bitfield:
+		for i, has := range m.Bitfield {
+			if has {
+				c.theirs.Add(i)
+			}
+		}
+	}
+}
+
+// settle takes the peer's extension handshake, or its absence (the zero value),
+// and decides whether it belongs here.
+func (c *conn) settle(e wire.Extended) {
+	c.own = e.IsOwn()
+	if !c.own && !c.n.cfg.PlainPeers {
+		c.close(errors.New("plain clients are not admitted"))
+		return
+	}
+	if len(c.fetches) == 0 { // the size may not change under open requests
+		c.blk = e.BlockWith(c.n.block)
+		c.frames, c.ownID = e.HasFrames() && !c.n.cfg.NoFrames, e.OwnID()
+	}
+	c.reqq = plainQueue
+	if e.Reqq > 0 {
+		c.reqq = int(min(max(e.Reqq, 1), maxQueue))
+	}
+	c.ready = true
+	c.serve()
+}
+
+// serve unchokes a peer that is interested. Who serves whom is the tracker's
+// decision, so there is no tit-for-tat here.
+func (c *conn) serve() {
+	if !c.wants || c.serving || !c.ready {
+		return
+	}
+	c.serving = true
+	wire.PutState(&c.ctrl, pp.Unchoke)
+	c.push()
+}

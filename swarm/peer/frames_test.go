@@ -1,0 +1,333 @@
+package peer
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	pp "github.com/anacrolix/torrent/peer_protocol"
+
+	"labswarm/swarm/frame"
+	"labswarm/swarm/wire"
+)
+
+// framedStore is a fileStore that also keeps frames, as the server's does.
+type framedStore struct {
+	*fileStore
+	mu     sync.Mutex
+	frames map[int][]byte
+	asked  int
+}
+
+func (s *framedStore) Frame(piece int, buf []byte) ([]byte, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	f := s.frames[piece]
+	return append(buf[:0], f...), f != nil
+}
+
+// softTorrent has pieces of every sort: frames of one block, of several, and
+// pieces that do not shrink.
+func softTorrent(t testing.TB, pieces int) *torrent {
+	t.Helper()
+	tr := newTorrent(t, pieces, testPiece)
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range pieces {
+		p := tr.piece(i)
+		n := []int{100, 20_000, 45_000, testPiece}[i%4]
+		for k := range n {
+			p[k] = byte(r.Uint32())
+		}
+		tr.hashes[i] = sha1.Sum(p)
+	}
+	return tr
+}
+
+// encode makes the frames of all pieces that shrink.
+func encode(t testing.TB, tr *torrent) map[int][]byte {
+	t.Helper()
+	e, err := frame.NewEncoder(tr.pieceLen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[int][]byte{}
+	for i := range tr.hashes {
+		if f := e.Encode(nil, tr.piece(i)); frame.Worth(len(f), tr.pieceLen) {
+			out[i] = f
+		}
+	}
+	return out
+}
+
+// framedSeed starts a seed with frames.
+func framedSeed(t testing.TB, tr *torrent, frames map[int][]byte) *member {
+	t.Helper()
+	st := newStore(t, tr, nil)
+	return start(t, "seed", tr, st, func(c *Config) {
+		c.Seed, c.Storage = true, &framedStore{fileStore: st, frames: frames}
+	})
+}
+
+func keepAll(c *Config) { c.FrameCacheBytes = 1 << 30 }
+
+// TestFrameChain: cells travel compressed through a chain, and every host
+// forwards the very bytes it got.
+func TestFrameChain(t *testing.T) {
+	tr := softTorrent(t, 60)
+	frames := encode(t, tr)
+	seed := framedSeed(t, tr, frames)
+	parent, hosts := seed, []*member{}
+	for i := range 4 {
+		h := start(t, nodeName(i), tr, newStore(t, tr, []int{}), keepAll)
+		h.from(parent, seed)
+		parent, hosts = h, append(hosts, h)
+	}
+	wireLen := int64(0)
+	for i := range tr.hashes {
+		wireLen += int64(tr.pieceLen)
+		if f := frames[i]; f != nil {
+			wireLen += int64(len(f) - tr.pieceLen)
+		}
+	}
+	for _, h := range hosts {
+		h.wait()
+		h.store.check()
+		for i, f := range frames {
+			if !bytes.Equal(h.frames.get(i), f) {
+				t.Errorf("%s: frame %d differs from the seed's", h.name, i)
+			}
+		}
+		s := h.Stats()
+		if s.Switches > 0 {
+			continue // this machine hesitated; what was half received is counted twice
+		}
+		if s.FramesReceived != len(frames) || s.BytesFromPeers+s.BytesFromServer != int64(len(tr.data)) || s.WireReceived != wireLen {
+			t.Errorf("%s: %d frames, %d plain bytes, %d wire bytes; want %d, %d, %d", h.name, s.FramesReceived,
+				s.BytesFromPeers+s.BytesFromServer, s.WireReceived, len(frames), len(tr.data), wireLen)
+		}
+	}
+	if s := seed.Stats(); hosts[0].Stats().Switches+hosts[1].Stats().Switches+hosts[2].Stats().Switches+hosts[3].Stats().Switches > 0 {
+		t.Log("a host changed its source: the seed's bytes are not compared")
+	} else if s.BytesUploaded != int64(len(tr.data)) || s.WireUploaded != wireLen {
+		t.Errorf("the seed counts %d plain and %d wire bytes; want %d and %d", s.BytesUploaded, s.WireUploaded, len(tr.data), wireLen)
+	}
+}
+
+// TestMixedChain: any member of a chain may be without frames.
+func TestMixedChain(t *testing.T) {
+	tr := softTorrent(t, 24)
+	frames := encode(t, tr)
+	for mask := range 16 {
+		t.Run(fmt.Sprintf("without=%04b", mask), func(t *testing.T) {
+			st := newStore(t, tr, nil)
+			seed := start(t, "seed", tr, st, func(c *Config) {
+				c.Seed, c.NoFrames, c.Storage = true, mask&1 != 0, &framedStore{fileStore: st, frames: frames}
+			})
+			parent, hosts := seed, []*member{}
+			for i := range 3 {
+				h := start(t, nodeName(i), tr, newStore(t, tr, []int{}), func(c *Config) {
+					c.NoFrames = mask>>(i+1)&1 != 0
+				})
+				h.from(parent, seed)
+				parent, hosts = h, append(hosts, h)
+			}
+			for i, h := range hosts {
+				h.wait()
+				h.store.check()
+				without, first := mask>>(i+1)&1 != 0, mask&3 == 0 && i == 0
+				if got := h.Stats().FramesReceived; without && got != 0 || first && got != len(frames) {
+					t.Errorf("%s received %d frames", h.name, got)
+				}
+			}
+		})
+	}
+}
+
+// TestEvictedGoesPlain: a host whose cache holds no frame sends plain pieces.
+func TestEvictedGoesPlain(t *testing.T) {
+	tr := softTorrent(t, 40)
+	seed := framedSeed(t, tr, encode(t, tr))
+	a := start(t, "a", tr, newStore(t, tr, []int{}), func(c *Config) { c.FrameCacheBytes = 1 })
+	b := start(t, "b", tr, newStore(t, tr, []int{}), nil)
+	a.from(seed)
+	b.from(a)
+	for _, h := range []*member{a, b} {
+		h.wait()
+		h.store.check()
+	}
+	if a.Stats().FramesReceived == 0 || b.Stats().FramesReceived != 0 {
+		t.Errorf("a received %d frames, want some; b %d, want 0", a.Stats().FramesReceived, b.Stats().FramesReceived)
+	}
+}
+
+// TestRottenFrames: frames of other content from the server itself cost one
+// transfer each; the piece then comes plain.
+func TestRottenFrames(t *testing.T) {
+	tr := softTorrent(t, 12)
+	frames := encode(t, tr)
+	frames[1], frames[4], frames[9] = frames[2], frames[5], frames[8]
+	seed := framedSeed(t, tr, frames)
+	a := start(t, "a", tr, newStore(t, tr, []int{}), nil)
+	a.from(seed)
+	a.wait()
+	a.store.check()
+	if got := a.Stats().HashFailures; got != 3 {
+		t.Errorf("%d pieces were wrong; want 3", got)
+	}
+}
+
+const framedHello = "d8:labswarmd3:blki16384e1:zi1ee1:md8:labswarmi1eee"
+
+// frameServer answers every request for a frame with answer(piece).
+func frameServer(answer func(p *plainPeer, m wire.Message) bool) func(p *plainPeer) {
+	return func(p *plainPeer) {
+		p.say(func(b *bytesBuffer) { wire.PutState(b, pp.HaveAll) })
+		for {
+			m, ok := p.next(1 << 10)
+			if !ok {
+				return
+			}
+			switch {
+			case m.Type == interested:
+				ok = p.say(func(b *bytesBuffer) { wire.PutState(b, unchoke) })
+			case m.Type == request:
+				ok = answer(p, m)
+			}
+			if !ok {
+				return
+			}
+		}
+	}
+}
+
+// sendFrame answers a request for block m of the frame f.
+func sendFrame(p *plainPeer, m wire.Message, f []byte) bool {
+	if m.Begin >= len(f) {
+		return true
+	}
+	end := min(m.Begin+m.Length, len(f))
+	return p.say(func(b *bytesBuffer) {
+		b.Write(wire.AppendFrameHeader(nil, wire.OwnExtensionID, m.Index, m.Begin, len(f), end-m.Begin))
+		b.Write(f[m.Begin:end])
+	})
+}
+
+// sendPlain answers a request with bytes of the piece.
+func sendPlain(p *plainPeer, m wire.Message, tr *torrent) bool {
+	return p.say(func(b *bytesBuffer) {
+		b.Write(wire.AppendPieceHeader(nil, m.Index, m.Begin, m.Length))
+		b.Write(tr.piece(m.Index)[m.Begin : m.Begin+m.Length])
+	})
+}
+
+// TestHostileFrames: whatever a parent sends as a frame, nothing wrong reaches
+// the storage and the server fills the gap.
+func TestHostileFrames(t *testing.T) {
+	t.Parallel()
+	tr := softTorrent(t, 16)
+	good := encode(t, tr)
+	bomb := []byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0}
+	bomb = binary.LittleEndian.AppendUint32(bomb, testPiece)
+	for i := range 1000 {
+		h := uint32(128<<10)<<3 | 1<<1 // RLE blocks of 128 KiB
+		if i == 999 {
+			h |= 1
+		}
+		bomb = append(bomb, byte(h), byte(h>>8), byte(h>>16), 'A')
+	}
+	skip := append(binary.LittleEndian.AppendUint32([]byte{0x50, 0x2a, 0x4d, 0x18}, 4), 1, 2, 3, 4)
+	half, err := frame.NewEncoder(testPiece / 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]func(i int) []byte{
+		"bomb":      func(int) []byte { return bomb },
+		"short":     func(int) []byte { return half.Encode(nil, make([]byte, testPiece/2)) },
+		"trailing":  func(i int) []byte { return append(bytes.Clone(good[i]), 0) },
+		"two":       func(i int) []byte { return append(bytes.Clone(good[0]), good[0]...) },
+		"skippable": func(i int) []byte { return append(bytes.Clone(skip), good[0]...) },
+		"noise":     func(i int) []byte { return tr.piece(3)[:100] },
+		"other":     func(i int) []byte { return good[(i/4*4+4)%len(tr.hashes)] },
+		"too long":  func(i int) []byte { return make([]byte, testPiece) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seed := framedSeed(t, tr, good)
+			odd := listenAs(t, tr, framedHello, frameServer(func(p *plainPeer, m wire.Message) bool {
+				if !m.Frame {
+					return sendPlain(p, m, tr)
+				}
+				return sendFrame(p, m, f(m.Index))
+			}))
+			h := start(t, "host", tr, newStore(t, tr, []int{}), nil)
+			h.SetSources(Assignment{Parent: odd, Fallbacks: []Peer{seed.ref()}})
+			h.wait()
+			h.store.check()
+			if h.Stats().BytesFromServer == 0 {
+				t.Error("nothing came from the server")
+			}
+		})
+	}
+}
+
+// TestFrameTurnsPlain: a parent that loses the frame in the middle of a piece
+// goes on plain; the host starts the piece again.
+func TestFrameTurnsPlain(t *testing.T) {
+	tr := softTorrent(t, 12)
+	good := encode(t, tr)
+	odd := listenAs(t, tr, framedHello, frameServer(func(p *plainPeer, m wire.Message) bool {
+		if f := good[m.Index]; m.Frame && f != nil && m.Begin == 0 && m.Index%4 == 2 {
+			delete(good, m.Index)
+			return sendFrame(p, m, f)
+		}
+		return sendPlain(p, m, tr)
+	}))
+	h := start(t, "host", tr, newStore(t, tr, []int{}), nil)
+	h.SetSources(Assignment{Parent: odd})
+	h.wait()
+	h.store.check()
+	if s := h.Stats(); s.HashFailures > 0 || s.Switches > 0 {
+		t.Errorf("%d wrong pieces, %d switches; want none", s.HashFailures, s.Switches)
+	}
+}
+
+// TestEndlessTurns: one that changes its mind with every block is hung up on.
+func TestEndlessTurns(t *testing.T) {
+	t.Parallel()
+	tr := softTorrent(t, 4)
+	seed := start(t, "seed", tr, newStore(t, tr, nil), asSeed)
+	n := 0
+	odd := listenAs(t, tr, framedHello, frameServer(func(p *plainPeer, m wire.Message) bool {
+		n++
+		return sendFrame(p, wire.Message{Index: m.Index, Length: 16 << 10}, make([]byte, 20_000+n%2))
+	}))
+	h := start(t, "host", tr, newStore(t, tr, []int{}), nil)
+	h.SetSources(Assignment{Parent: odd, Fallbacks: []Peer{seed.ref()}})
+	h.wait()
+	h.store.check()
+	if h.Stats().BytesFromServer == 0 {
+		t.Error("nothing came from the server")
+	}
+}
+
+// TestFrameCacheBytes: the cache stays within its bytes.
+func TestFrameCacheBytes(t *testing.T) {
+	c := newFrameCache(100)
+	for i := range 50 {
+		c.put(i, make([]byte, 30))
+		c.put(i, make([]byte, 31))
+	}
+	if c.bytes != 93 || c.lru.Len() != 3 || len(c.at) != 3 || c.get(49) == nil || c.get(46) != nil {
+		t.Errorf("cache holds %d bytes in %d frames", c.bytes, c.lru.Len())
+	}
+	c.put(1, make([]byte, 101))
+	if c.bytes != 0 || c.get(1) != nil {
+		t.Errorf("a frame above the limit stayed: %d bytes", c.bytes)
+	}
+	c.drop(7)
+}

@@ -1,0 +1,367 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"labswarm/swarm/frame"
+	"labswarm/swarm/window"
+	"labswarm/swarm/wire"
+)
+
+const tick = 200 * time.Millisecond // period of the housekeeping
+
+// Node is one member of one swarm. Its methods are safe for concurrent use.
+//
+// Locking: mu guards everything below it and is never held across I/O or a
+// callback. The pool has its own lock, taken under mu but never the other way.
+type Node struct {
+	cfg    Config
+	log    *slog.Logger
+	block  int // bytes per request among our own kind
+	window int // pieces
+	pool   *pool
+
+	wake     chan struct{}  // asks the loop for a turn now
+	hashq    chan *fetch    // complete, not yet hashed; as long as fetching has buffers
+	writeq   chan *fetch    // hashed, not yet written; the same
+	uploads  chan struct{}  // one token per buffer an upload holds
+	prefetch chan upload    // requests of a child to read ahead for; full = not read ahead
+	frames   *frameCache    // has its own lock
+	decoder  *frame.Decoder // of hashLoop
+
+	mu        sync.Mutex
+	started   bool
+	ctx       context.Context //nolint:containedctx // of Run: it bounds what connections do, and they come and go
+	stop      context.CancelCauseFunc
+	wg        sync.WaitGroup // connections and dials; grows only while ctx lives
+	have      *window.Set
+	noServe   map[int]bool // pieces the storage could not give back
+	done      chan struct{}
+	inflight  map[int]*fetch
+	bars      map[int]*bar
+	conns     map[*conn]struct{}
+	children  int
+	sources   []*source // of the assignment, in its order
+	active    *source   // whom we fetch from, one of sources, or nil
+	left      *source   // the source we left last, until its successor is chosen
+	leftWhy   string
+	tried     *source // left by a rate rule; taken again if that brings nothing
+	monitor   window.Monitor
+	loading   map[int]chan struct{}
+	fatal     error
+	bound     bool    // since the last tick something could not be asked for want of a buffer
+	queued    int     // pieces in hashq, writeq or between
+	rate      float64 // plain bytes per second
+	wireRate  float64 // the same as they travelled
+	rateAt    time.Time
+	rateRx    int64
+	rateWire  int64
+	rx        int64 // plain bytes received: a frame counts as the piece it stands for
+	rxWire    int64 // the same as they travelled
+	framesGot int   // pieces that came as frames
+	rxServer  int64
+	rxBy      map[string]int64
+	tx        int64 // plain bytes sent
+	txWire    int64
+	switches  int
+	lastWhy   string // reason of the last switch
+	hashFails int
+	readFails int
+}
+
+// New checks cfg and asks the storage, piece by piece, what is already there.
+func New(cfg Config) (*Node, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Log, block: wire.BlockSize(cfg.PieceLen), window: window.Size(cfg.PieceLen),
+		wake: make(chan struct{}, 1), hashq: make(chan *fetch, cfg.PoolBuffers), writeq: make(chan *fetch, cfg.PoolBuffers),
+		uploads: make(chan struct{}, cfg.PoolBuffers-cfg.PoolBuffers/2), prefetch: make(chan upload, 4),
+		frames: newFrameCache(cfg.FrameCacheBytes),
+		have:   window.NewSet(cfg.Pieces), noServe: map[int]bool{}, done: make(chan struct{}),
+		inflight: map[int]*fetch{}, bars: map[int]*bar{}, conns: map[*conn]struct{}{},
+		loading: map[int]chan struct{}{}, rxBy: map[string]int64{},
+	}
+	if cfg.Seed {
+		n.have.Fill()
+	} else {
+		for i := range cfg.Pieces {
+			if cfg.Storage.Have(i) {
+				n.have.Add(i)
+			}
+		}
+	}
+	if n.have.Full() {
+		close(n.done)
+	}
+	return n, nil
+}
+
+// Run fetches, writes and serves until ctx ends, then closes everything it
+// opened and returns nil. It returns earlier only with a *StorageError or a
+// *CorruptError, or when the listener breaks. A Node runs once.
+func (n *Node) Run(ctx context.Context) error {
+	if err := n.begin(ctx); err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(n.ctx)
+	g.Go(func() error { return n.loop(gctx) })
+	g.Go(func() error { return n.hashLoop(gctx) })
+	g.Go(func() error { return n.writeLoop(gctx) })
+	g.Go(func() error { return n.prefetchLoop(gctx) })
+	if n.cfg.Listener != nil {
+		m := NewMux(n.cfg.Listener, n.log)
+		if err := m.Add(n); err != nil {
+			n.fail(err)
+		}
+		g.Go(func() error { return m.Run(gctx) })
+	}
+	g.Go(func() error { // any end closes the connections
+		<-gctx.Done()
+		n.closeConns()
+		return nil
+	})
+	err := g.Wait()
+	n.closeConns()
+	n.wg.Wait()
+	n.decoder.Close()
+	if cerr := n.pool.close(); err == nil {
+		err = cerr
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fatal != nil {
+		return n.fatal
+	}
+	return err
+}
+
+// begin claims the one run and makes what lives as long as it.
+func (n *Node) begin(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.started {
+		return errors.New("run swarm node: it has run already")
+	}
+	p, err := newPool(n.cfg.PoolBuffers, n.cfg.PieceLen, n.cfg.CacheBytes)
+	if err != nil {
+		return err
+	}
+	if n.decoder, err = frame.NewDecoder(int(n.cfg.PieceLen)); err != nil {
+		return errors.Join(err, p.close())
+	}
+	n.pool, n.started = p, true
+	n.ctx, n.stop = context.WithCancelCause(ctx)
+	return nil
+}
+
+// fail ends the node with err.
+func (n *Node) fail(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fatal == nil {
+		n.fatal = err
+		n.log.Error("swarm node stops", "err", err)
+	}
+	n.stop(err)
+}
+
+// closeConns makes every connection end; nothing new starts once ctx is over.
+func (n *Node) closeConns() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stop(nil)
+	for c := range n.conns {
+		c.close(errRetired)
+	}
+}
+
+// goLocked starts f as part of Run, unless that is ending. mu is held.
+func (n *Node) goLocked(f func()) bool {
+	if n.ctx == nil || n.ctx.Err() != nil {
+		return false
+	}
+	n.wg.Go(f)
+	return true
+}
+
+// kick asks the loop for a turn.
+func (n *Node) kick() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// SetSources replaces the sources. The node goes to the new parent at once,
+// unless it has just left that one by itself; pieces half received from the
+// old one are finished first. Sources that stay keep their connection. May be
+// called before Run and after a Node is done.
+func (n *Node) SetSources(a Assignment) {
+	list := a.list()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.sameSources(list) {
+		return
+	}
+	old := map[string]*source{}
+	for _, s := range n.sources {
+		old[s.Addr.String()] = s
+	}
+	n.sources = nil
+	now := time.Now()
+	for _, p := range list {
+		s := old[p.Addr.String()]
+		if s == nil {
+			s = &source{}
+		}
+		s.Peer = p
+		if now.Sub(s.rejectedAt) > forgive {
+			s.rejected, s.final, s.fails, s.notBefore = "", false, 0, time.Time{}
+		}
+		n.sources = append(n.sources, s)
+	}
+	n.active, n.left, n.tried = nil, nil, nil
+	n.monitor.Reassigned()
+	n.kick()
+}
+
+func (n *Node) sameSources(list []Peer) bool {
+	if len(list) != len(n.sources) {
+		return false
+	}
+	for i, p := range list {
+		if n.sources[i].Peer != p {
+			return false
+		}
+	}
+	return true
+}
+
+// Stats returns a snapshot of the figures.
+func (n *Node) Stats() Stats {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := Stats{
+		Pieces: n.cfg.Pieces, Have: n.have.Count(), Front: n.have.Front(),
+		BytesFromServer: n.rxServer, BytesFromPeers: n.rx - n.rxServer, BytesUploaded: n.tx,
+		WireReceived: n.rxWire, WireUploaded: n.txWire, FramesReceived: n.framesGot,
+		BySource: map[string]int64{}, RateBps: int64(n.rate),
+		HashFailures: n.hashFails, ReadFailures: n.readFails, Switches: n.switches, SwitchReason: n.lastWhy,
+		Queue: n.queued, InFlight: len(n.inflight) - n.queued, Children: n.children,
+	}
+	for k, v := range n.rxBy {
+		s.BySource[k] = v
+	}
+	if n.active != nil && n.active.conn != nil {
+		s.Parent = n.active.name()
+	}
+	for _, src := range n.sources {
+		if src.rejected != "" {
+			s.Rejected = append(s.Rejected, src.name())
+		}
+	}
+	return s
+}
+
+// Done returns a channel that is closed when all pieces are written. After a
+// Drop there is a new one: ask again.
+func (n *Node) Done() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.done
+}
+
+// WriteErr returns the *StorageError that ended the node, nil if none did.
+func (n *Node) WriteErr() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var se *StorageError
+	if errors.As(n.fatal, &se) {
+		return se
+	}
+	return nil
+}
+
+// Drop says that the storage found a piece wrong after it was written: it is
+// fetched again, and no longer served meanwhile. Nothing happens when the
+// piece is not held, and for a seed, which has nobody to fetch it from: there
+// the piece is only not served any more.
+func (n *Node) Drop(piece int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if piece < 0 || piece >= n.cfg.Pieces {
+		return
+	}
+	if n.pool != nil {
+		n.pool.drop(piece)
+	}
+	n.frames.drop(piece)
+	if n.cfg.Seed {
+		n.noServe[piece] = true
+		return
+	}
+	full := n.have.Full()
+	if n.have.Remove(piece) && full {
+		n.done = make(chan struct{})
+	}
+	n.kick()
+}
+
+// InfoHash is the swarm this node belongs to.
+func (n *Node) InfoHash() [20]byte { return n.cfg.InfoHash }
+
+// accept takes over an incoming connection whose handshake said hs, or refuses
+// it with the reason; then the caller closes it.
+func (n *Node) accept(nc net.Conn, hs wire.Handshake) error {
+	addr := remoteAddr(nc)
+	if n.cfg.AllowPeer != nil && !n.cfg.AllowPeer(addr.Addr()) {
+		return fmt.Errorf("peer %v is not allowed in this swarm", addr)
+	}
+	if hs.PeerID == n.cfg.PeerID {
+		return errors.New("connection to myself")
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.children >= n.cfg.MaxPeers {
+		return fmt.Errorf("%d peers connected already", n.children)
+	}
+	ok := n.goLocked(func() {
+		err := n.greet(nc)
+		if err == nil {
+			err = n.runConn(nc, hs, nil)
+		}
+		n.log.Debug("peer gone", "peer", addr.String(), "err", err)
+		if cerr := nc.Close(); cerr != nil && !errors.Is(cerr, net.ErrClosed) {
+			n.log.Debug("close connection", "peer", addr.String(), "err", cerr)
+		}
+		n.mu.Lock()
+		n.children--
+		n.mu.Unlock()
+	})
+	if !ok {
+		return errors.New("the swarm is not running")
+	}
+	n.children++
+	return nil
+}
+
+// greet sends our handshake.
+func (n *Node) greet(nc net.Conn) error {
+	if err := nc.SetWriteDeadline(time.Now().Add(handshakeTime)); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	if _, err := nc.Write(wire.NewHandshake(n.cfg.InfoHash, n.cfg.PeerID).Append(nil)); err != nil {
+		return fmt.Errorf("send handshake: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,213 @@
+package peer
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // BEP 3 piece hashes are SHA-1; the agent's read-back uses SHA-256
+	"errors"
+	"fmt"
+	"time"
+
+	"labswarm/swarm/window"
+	"labswarm/swarm/wire"
+)
+
+const maxServerCopies = 4 // wrong copies of one piece from the server before this host is the suspect
+
+var errHash = errors.New("wrong SHA-1")
+
+// hashLoop checks complete pieces, in the order of their arrival. It ends with ctx.
+func (n *Node) hashLoop(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case f := <-n.hashq:
+			err := n.unpack(f)
+			if err == nil && sha1.Sum(f.buf.b) != n.cfg.Hash(f.piece) { //nolint:gosec // see the import
+				err = errHash
+			}
+			if err != nil {
+				n.log.Warn("wrong piece", "piece", f.piece, "peer", f.from.name(), "err", err)
+				if err := n.wrong(f); err != nil {
+					n.fail(err)
+					return err
+				}
+				continue
+			}
+			n.writeq <- f // as long as the pool: never blocks
+		}
+	}
+}
+
+// wrong drops a piece whose hash does not match. Nothing of it has gone
+// anywhere; it is fetched again, from the server.
+func (n *Node) wrong(f *fetch) error {
+	n.mu.Lock()
+	n.hashFails++
+	n.queued--
+	b := n.bars[f.piece]
+	if b == nil {
+		b = &bar{}
+		n.bars[f.piece] = b
+	}
+	b.wrong++
+	b.until = time.Now().Add(5*time.Second + window.Backoff(b.wrong))
+	s := f.from
+	s.bad++
+	if s.Server {
+		b.attempts++
+	}
+	attempts := b.attempts
+	if !s.Server && s.bad%badPieces == 0 && n.active == s && len(n.sources) > 1 {
+		n.leave(s, fmt.Sprintf("sent %d pieces with a wrong hash", s.bad), true)
+	}
+	from := s.Peer
+	delete(n.inflight, f.piece)
+	n.pool.releaseFetch(f.buf, -1)
+	n.kick()
+	n.mu.Unlock()
+	if n.cfg.OnAccuse != nil {
+		n.cfg.OnAccuse(f.piece, from)
+	}
+	if attempts >= maxServerCopies {
+		return &CorruptError{Piece: f.piece, Attempts: attempts}
+	}
+	return nil
+}
+
+// writeLoop hands right pieces to the storage, one at a time and in order. A
+// failed write is repeated once; a second failure ends the node. It ends with ctx.
+func (n *Node) writeLoop(ctx context.Context) error {
+	for {
+		var f *fetch
+		select {
+		case <-ctx.Done():
+			return nil
+		case f = <-n.writeq:
+		}
+		err := n.cfg.Storage.WritePiece(f.piece, f.buf.b)
+		if err != nil {
+			n.log.Warn("write failed, trying once more", "piece", f.piece, "err", err)
+			err = n.cfg.Storage.WritePiece(f.piece, f.buf.b)
+		}
+		if err != nil {
+			serr := &StorageError{Op: "write", Piece: f.piece, Err: err}
+			n.fail(serr)
+			return serr
+		}
+		have, front := n.written(f)
+		if n.cfg.OnFront != nil {
+			n.cfg.OnFront(have, front)
+		}
+	}
+}
+
+// written books a piece that is on the disk: from now on it is ours to serve.
+func (n *Node) written(f *fetch) (have, front int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pool.releaseFetch(f.buf, f.piece)
+	n.queued--
+	delete(n.inflight, f.piece)
+	delete(n.bars, f.piece)
+	delete(n.noServe, f.piece)
+	if f.frame != nil {
+		n.framesGot++
+		n.frames.put(f.piece, f.frame)
+	}
+	if f.from == n.active {
+		f.from.rejected = ""
+	}
+	n.have.Add(f.piece)
+	for c := range n.conns {
+		wire.PutHave(&c.ctrl, f.piece) // to everybody: planners and seeds count holders
+		c.push()
+	}
+	if n.active != nil && n.active.conn != nil {
+		n.fill(n.active.conn)
+	}
+	if n.have.Full() {
+		close(n.done)
+		n.log.Info("all pieces written", "pieces", n.cfg.Pieces)
+		n.kick()
+	}
+	return n.have.Count(), n.have.Front()
+}
+
+// prefetchLoop reads pieces into the cache that a child will want next, so that
+// reading and hashing overlap with sending. It ends with ctx.
+func (n *Node) prefetchLoop(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case u := <-n.prefetch:
+			if u.frame && n.frame(u.piece) != nil {
+				continue
+			}
+			select {
+			case n.uploads <- struct{}{}:
+			default:
+				continue // uploads use all their buffers: no room to be early
+			}
+			if b, err := n.load(ctx, u.piece); err == nil {
+				n.pool.release(b)
+			}
+			<-n.uploads
+		}
+	}
+}
+
+// load returns a piece we hold in a buffer the caller must release: from the
+// cache, or read and hashed. The caller holds a token of n.uploads.
+func (n *Node) load(ctx context.Context, piece int) (*buffer, error) {
+	for {
+		if b := n.pool.get(piece); b != nil {
+			return b, nil
+		}
+		n.mu.Lock()
+		bad, wait := n.noServe[piece], n.loading[piece]
+		if wait == nil && !bad {
+			n.loading[piece] = make(chan struct{})
+		}
+		n.mu.Unlock()
+		if bad {
+			return nil, errHash
+		}
+		if wait == nil {
+			return n.read(piece)
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// read reads a piece from the storage into a buffer and checks it.
+func (n *Node) read(piece int) (*buffer, error) {
+	err := errors.New("no buffer free")
+	b := n.pool.grabUpload()
+	if b != nil {
+		if err = n.cfg.Storage.ReadPiece(piece, b.b); err == nil && sha1.Sum(b.b) != n.cfg.Hash(piece) { //nolint:gosec // see the import
+			err = errHash
+		}
+		if err == nil {
+			n.pool.put(b, piece)
+		} else {
+			n.pool.release(b)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.loading[piece])
+	delete(n.loading, piece)
+	if err != nil {
+		n.readFails++
+		n.noServe[piece] = true
+		n.log.Error("piece cannot be served", "piece", piece, "err", err)
+		return nil, fmt.Errorf("read piece %d: %w", piece, err)
+	}
+	return b, nil
+}

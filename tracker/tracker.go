@@ -1,0 +1,249 @@
+// Package tracker says who fetches from whom: it ties the registry of hosts to
+// the planner and hands every host its Assignment as soon as it changes.
+//
+// It moves no image bytes and stores nothing on disk: after a restart it is
+// rebuilt from the hosts' next reports. Called by the server's daemon, which
+// feeds it progress reports and passes assignments on.
+package tracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"labswarm/api"
+	"labswarm/tracker/announce"
+	"labswarm/tracker/registry"
+)
+
+const (
+	silence = 10 * time.Second       // without a report after which a host is dead
+	period  = 500 * time.Millisecond // of ageing and re-planning
+)
+
+// SwarmSpec describes a swarm to direct.
+type SwarmSpec struct {
+	InfoHash [20]byte
+	Name     string // image name/version, for logs
+	Pieces   int
+	Seeds    []registry.Seed // at least one; the first feeds the chain. An empty ID means "server"
+}
+
+// HostReport is a host's word about itself, sent every 2 s or so.
+type HostReport struct {
+	HostID     string
+	Addr       netip.AddrPort // peer listener: address of the TCP source, port as announced
+	Room       string
+	Have       int  // pieces held
+	Front      int  // lowest missing piece
+	Done       bool // all pieces written
+	RateBps    int64
+	Parent     string   // whom it fetches from now, "" = nobody
+	ParentSlow bool     // it has left its assigned parent by itself (peer.Stats.Rejected is not empty)
+	Rejected   []string // sources of its assignment it has left by itself; may be nil, then ParentSlow and Parent tell
+	Accused    []string // sources that sent pieces with a wrong hash
+}
+
+// Tracker directs any number of swarms. Make it with New; its methods are safe
+// for concurrent use. Planning is quick and happens inside the calls that make
+// it necessary, so that a new host has its assignment when Update returns.
+type Tracker struct {
+	log     *slog.Logger
+	handler *announce.Handler
+
+	mu     sync.Mutex
+	swarms map[[20]byte]*swarm
+}
+
+// New returns an empty Tracker. log may be nil.
+func New(log *slog.Logger) *Tracker {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	t := &Tracker{log: log, swarms: map[[20]byte]*swarm{}}
+	t.handler = announce.New(directory{t}, log)
+	return t
+}
+
+// AddSwarm begins to direct a swarm. Adding the same info-hash again replaces
+// its seeds and keeps its hosts.
+func (t *Tracker) AddSwarm(spec SwarmSpec) error {
+	if spec.InfoHash == [20]byte{} || spec.Pieces < 1 || len(spec.Seeds) == 0 {
+		return fmt.Errorf("add swarm %q: info-hash, pieces and a seed are needed", spec.Name)
+	}
+	spec.Seeds = slices.Clone(spec.Seeds)
+	for i := range spec.Seeds {
+		s := &spec.Seeds[i]
+		if s.ID == "" {
+			s.ID = "server"
+		}
+		if !s.Addr.IsValid() || s.Addr.Port() == 0 || s.Addr.Addr().IsUnspecified() {
+			return fmt.Errorf("add swarm %q: seed address %v cannot be dialled", spec.Name, s.Addr)
+		}
+		s.Addr = netip.AddrPortFrom(s.Addr.Addr().Unmap(), s.Addr.Port())
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.swarms[spec.InfoHash]
+	if s != nil && s.spec.Pieces != spec.Pieces {
+		return fmt.Errorf("add swarm %q: it has %d pieces already, not %d", spec.Name, s.spec.Pieces, spec.Pieces)
+	}
+	if s == nil {
+		s = newSwarm(spec, t.log)
+		t.swarms[spec.InfoHash] = s
+	}
+	s.spec = spec
+	s.replan()
+	return nil
+}
+
+// Expect tells how many hosts are booting and will join a swarm soon: a done
+// host stays for them. An unknown swarm is passed over.
+func (t *Tracker) Expect(infoHash [20]byte, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.swarms[infoHash]; s != nil && s.expected != n {
+		s.expected = n
+		s.replan()
+	}
+}
+
+// RemoveSwarm forgets a swarm and closes its subscriptions.
+func (t *Tracker) RemoveSwarm(infoHash [20]byte) {
+	t.mu.Lock()
+	s := t.swarms[infoHash]
+	delete(t.swarms, infoHash)
+	if s != nil {
+		s.close()
+	}
+	t.mu.Unlock()
+	t.handler.Forget(infoHash)
+}
+
+// errNoSwarm is wrapped by calls for an info-hash that was not added.
+var errNoSwarm = errors.New("no such swarm")
+
+// Update takes in a report and plans again if it says something new. A report
+// that cannot be true is an error and changes nothing.
+func (t *Tracker) Update(infoHash [20]byte, r HostReport) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.swarms[infoHash]
+	if s == nil {
+		return fmt.Errorf("report of host %q for %x: %w", r.HostID, infoHash, errNoSwarm)
+	}
+	return s.update(r, time.Now())
+}
+
+// Leave removes a host at once: it said so, or its job slot ended.
+func (t *Tracker) Leave(infoHash [20]byte, hostID string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.swarms[infoHash]; s != nil && s.reg.Remove(hostID) {
+		s.replan()
+	}
+}
+
+// Assignment returns the present assignment of a living host, false when there
+// is none.
+func (t *Tracker) Assignment(infoHash [20]byte, hostID string) (api.Assignment, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.swarms[infoHash]; s != nil {
+		a, ok := s.current[hostID]
+		return a, ok
+	}
+	return api.Assignment{}, false
+}
+
+// Subscribe returns a channel that holds the newest assignment the receiver has
+// not taken yet; older ones are replaced, never queued. It may be called before
+// the host's first report. The channel is closed by cancel, by RemoveSwarm, and
+// at once for an unknown swarm.
+func (t *Tracker) Subscribe(infoHash [20]byte, hostID string) (<-chan api.Assignment, func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.swarms[infoHash]
+	sub := &subscription{ch: make(chan api.Assignment, 1)}
+	if s == nil {
+		close(sub.ch)
+		return sub.ch, func() {}
+	}
+	if s.subs[hostID] == nil {
+		s.subs[hostID] = map[*subscription]struct{}{}
+	}
+	s.subs[hostID][sub] = struct{}{}
+	if a, ok := s.current[hostID]; ok {
+		sub.ch <- a
+	}
+	return sub.ch, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		s.unsubscribe(hostID, sub)
+	}
+}
+
+// Hosts returns the hosts of a swarm in joining order, the dead of the last
+// minutes included; nil for an unknown swarm.
+func (t *Tracker) Hosts(infoHash [20]byte) []registry.Host {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.swarms[infoHash]; s != nil {
+		return s.reg.Hosts()
+	}
+	return nil
+}
+
+// Handler serves BEP 3 /announce and /scrape for standard clients.
+func (t *Tracker) Handler() http.Handler { return t.handler }
+
+// Run declares silent hosts dead and plans again, until ctx ends; then it
+// returns nil.
+func (t *Tracker) Run(ctx context.Context) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		t.mu.Lock()
+		for _, s := range t.swarms {
+			s.reg.Age(time.Now(), silence)
+			s.replan()
+		}
+		t.mu.Unlock()
+	}
+}
+
+// directory answers the announce handler.
+type directory struct{ t *Tracker }
+
+// Peers directs a standard client to the seeds and to hosts that are done.
+func (d directory) Peers(infoHash [20]byte, from netip.AddrPort, want int) ([]netip.AddrPort, bool) {
+	d.t.mu.Lock()
+	defer d.t.mu.Unlock()
+	s := d.t.swarms[infoHash]
+	if s == nil {
+		return nil, false
+	}
+	return s.peersFor(from, want), true
+}
+
+// Counts returns how many of our own peers are complete.
+func (d directory) Counts(infoHash [20]byte) (announce.Counts, bool) {
+	d.t.mu.Lock()
+	defer d.t.mu.Unlock()
+	s := d.t.swarms[infoHash]
+	if s == nil {
+		return announce.Counts{}, false
+	}
+	return s.counts(), true
+}

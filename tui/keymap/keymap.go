@@ -1,0 +1,153 @@
+// Package keymap is the only place that knows keys: footer, help screen and
+// the router of the console all read the same bindings.
+//
+// It does not act: a key press becomes an ID, what follows is tui/app's
+// business.
+package keymap
+
+import "strings"
+
+// Screen is where a binding is valid.
+type Screen uint8
+
+// The screens; several can be or-ed together.
+const (
+	Rooms Screen = 1 << iota
+	Host
+	Help
+	All = Rooms | Host | Help
+)
+
+// ID names what a key asks for.
+type ID string
+
+// Everything the console can be asked for.
+const (
+	Quit     ID = "quit"
+	QuitNow  ID = "quit-now"
+	ShowHelp ID = "help"
+	Back     ID = "back"
+	Open     ID = "open"
+	Up       ID = "up"
+	Down     ID = "down"
+	Left     ID = "left"
+	Right    ID = "right"
+	First    ID = "first"
+	Last     ID = "last"
+	PageUp   ID = "page-up"
+	PageDown ID = "page-down"
+	NextRoom ID = "next-room"
+	PrevRoom ID = "previous-room"
+	Refresh  ID = "refresh"
+)
+
+// State is what decides whether a key is of use now.
+type State struct {
+	Hosts int // in the room shown
+	Rooms int
+}
+
+// Binding ties keys to an ID on some screens.
+type Binding struct {
+	ID      ID
+	Screens Screen
+	Keys    []string // as bubbletea writes them; the space key is "space"
+	Show    string   // the keys as people read them
+	Help    string   // one or two words, for the footer; "" = not in the footer
+	Long    string   // one line, for the help screen
+
+	// When says whether the binding is of use, and why not; nil = always.
+	When func(State) (ok bool, why string)
+}
+
+// Map is an ordered list of bindings: the order of footer and help.
+type Map []Binding
+
+// Default returns the console's bindings.
+func Default() Map {
+	hosts := func(s State) (bool, string) { return s.Hosts > 0, "there is no host in this room" }
+	rooms := func(s State) (bool, string) { return s.Rooms > 1, "there is no other room" }
+	return Map{
+		{ID: Open, Screens: Rooms, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host: facts and timeline", When: hosts},
+		{ID: NextRoom, Screens: Rooms, Keys: []string{"tab"}, Show: "tab", Help: "next room", Long: "next room", When: rooms},
+		{ID: PrevRoom, Screens: Rooms, Keys: []string{"shift+tab"}, Show: "shift+tab", Long: "previous room", When: rooms},
+		{ID: Left, Screens: Rooms, Keys: []string{"left", "h"}, Show: "left h", Long: "host to the left", When: hosts},
+		{ID: Down, Screens: Rooms, Keys: []string{"down", "j"}, Show: "down j", Long: "host below", When: hosts},
+		{ID: Up, Screens: Rooms, Keys: []string{"up", "k"}, Show: "up k", Long: "host above", When: hosts},
+		{ID: Right, Screens: Rooms, Keys: []string{"right", "l"}, Show: "right l", Long: "host to the right", When: hosts},
+		{ID: First, Screens: Rooms, Keys: []string{"g", "home"}, Show: "g home", Long: "first host", When: hosts},
+		{ID: Last, Screens: Rooms, Keys: []string{"G", "end"}, Show: "G end", Long: "last host", When: hosts},
+		{ID: PageUp, Screens: Rooms, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen of hosts up", When: hosts},
+		{ID: PageDown, Screens: Rooms, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen of hosts down", When: hosts},
+
+		{ID: Back, Screens: Host | Help, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one level back"},
+		{ID: Left, Screens: Host, Keys: []string{"left", "h"}, Show: "left h", Help: "previous", Long: "previous host of the room", When: hosts},
+		{ID: Right, Screens: Host, Keys: []string{"right", "l"}, Show: "right l", Help: "next", Long: "next host of the room", When: hosts},
+		{ID: Up, Screens: Host | Help, Keys: []string{"up", "k"}, Show: "up k", Long: "scroll up"},
+		{ID: Down, Screens: Host | Help, Keys: []string{"down", "j"}, Show: "down j", Help: "scroll", Long: "scroll down"},
+		{ID: First, Screens: Host | Help, Keys: []string{"g", "home"}, Show: "g home", Long: "to the beginning"},
+		{ID: Last, Screens: Host | Help, Keys: []string{"G", "end"}, Show: "G end", Long: "to the end"},
+		{ID: PageUp, Screens: Host | Help, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen up"},
+		{ID: PageDown, Screens: Host | Help, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen down"},
+
+		{ID: Refresh, Screens: Rooms | Host, Keys: []string{"ctrl+r"}, Show: "ctrl+r", Long: "read everything from the server again"},
+		{ID: ShowHelp, Screens: All, Keys: []string{"?"}, Show: "?", Help: "help", Long: "this help; again: back"},
+		{ID: Quit, Screens: All, Keys: []string{"q"}, Show: "q", Help: "quit", Long: "quit the console; jobs go on"},
+		{ID: QuitNow, Screens: All, Keys: []string{"ctrl+c"}, Show: "ctrl+c", Long: "quit at once; jobs go on"},
+	}
+}
+
+// On returns the bindings of one screen.
+func (m Map) On(s Screen) Map {
+	var out Map
+	for _, b := range m {
+		if b.Screens&s != 0 {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// Find returns what a key asks for on a screen. ok is false for an unknown
+// key; why is not empty when the key is of no use now.
+func (m Map) Find(s Screen, key string, st State) (id ID, why string, ok bool) {
+	for _, b := range m {
+		if b.Screens&s == 0 {
+			continue
+		}
+		for _, k := range b.Keys {
+			if k != key {
+				continue
+			}
+			if b.When != nil {
+				if of, no := b.When(st); !of {
+					return b.ID, k + ": " + no, true
+				}
+			}
+			return b.ID, "", true
+		}
+	}
+	return "", "", false
+}
+
+// Footer is the line of keys that are of use now, as wide as w at most. The
+// last two, help and quit, are kept before the others.
+func (m Map) Footer(s Screen, st State, w int) string {
+	var items []string
+	for _, b := range m.On(s) {
+		if b.Help == "" {
+			continue
+		}
+		if b.When != nil {
+			if ok, _ := b.When(st); !ok {
+				continue
+			}
+		}
+		items = append(items, b.Show+" "+b.Help)
+	}
+	const gap = "   "
+	for len(items) > 2 && len(strings.Join(items, gap)) > w {
+		items = append(items[:len(items)-3], items[len(items)-2:]...)
+	}
+	return strings.Join(items, gap)
+}

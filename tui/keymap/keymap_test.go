@@ -1,0 +1,78 @@
+package keymap
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestNoCollision: one key means one thing on one screen.
+func TestNoCollision(t *testing.T) {
+	for _, screen := range []Screen{Rooms, Host, Help} {
+		seen := map[string]ID{}
+		for _, b := range Default().On(screen) {
+			for _, k := range b.Keys {
+				if other, twice := seen[k]; twice {
+					t.Errorf("screen %d: key %q means both %s and %s", screen, k, other, b.ID)
+				}
+				seen[k] = b.ID
+			}
+		}
+	}
+}
+
+// TestEveryBindingIsExplained: footer and help have something to show.
+func TestEveryBindingIsExplained(t *testing.T) {
+	for _, b := range Default() {
+		if b.ID == "" || len(b.Keys) == 0 || b.Show == "" || b.Long == "" || b.Screens == 0 {
+			t.Errorf("binding %+v lacks a part", b)
+		}
+		for _, k := range b.Keys {
+			if k == " " {
+				t.Errorf("%s: bubbletea writes the space key as \"space\"", b.ID)
+			}
+		}
+		if shown := strings.Fields(b.Show); shown[0] != b.Keys[0] {
+			t.Errorf("%s shows %q but its first key is %q", b.ID, b.Show, b.Keys[0])
+		}
+	}
+}
+
+// TestWayOut: every screen can be left and explained.
+func TestWayOut(t *testing.T) {
+	for _, screen := range []Screen{Rooms, Host, Help} {
+		for key, want := range map[string]ID{"q": Quit, "ctrl+c": QuitNow, "?": ShowHelp} {
+			if id, why, ok := Default().Find(screen, key, State{}); !ok || why != "" || id != want {
+				t.Errorf("screen %d: %q = %s, %q, %v; want %s", screen, key, id, why, ok, want)
+			}
+		}
+	}
+}
+
+func TestDisabledKeySaysWhy(t *testing.T) {
+	id, why, ok := Default().Find(Rooms, "enter", State{})
+	if id != Open || !ok || !strings.Contains(why, "no host") {
+		t.Errorf("enter in an empty room = %s, %q, %v", id, why, ok)
+	}
+	if _, _, ok := Default().Find(Rooms, "x", State{}); ok {
+		t.Error("x is not bound, but found")
+	}
+}
+
+// TestFooter: help and quit stay, only keys of use now are shown.
+func TestFooter(t *testing.T) {
+	for _, tt := range []struct {
+		st   State
+		w    int
+		want string
+	}{
+		{State{Hosts: 3, Rooms: 2}, 78, "enter host   tab next room   ? help   q quit"},
+		{State{Hosts: 3, Rooms: 2}, 38, "enter host   ? help   q quit"},
+		{State{Hosts: 3, Rooms: 1}, 78, "enter host   ? help   q quit"},
+		{State{}, 78, "? help   q quit"},
+		{State{Hosts: 3}, 4, "? help   q quit"}, // the canvas cuts it
+	} {
+		if got := Default().Footer(Rooms, tt.st, tt.w); got != tt.want {
+			t.Errorf("Footer(%+v, %d) = %q, want %q", tt.st, tt.w, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package rooms
+
+import (
+	"slices"
+
+	"labswarm/tui/component"
+	"labswarm/tui/keymap"
+	"labswarm/tui/snapshot"
+)
+
+// State is what the person chose. Room and host go by name, so that a choice
+// survives every change of the room. The zero value is the first host of the
+// first room.
+type State struct {
+	Room string
+	Host string
+	Top  int // first row of the map on the screen; a wish, drawing corrects it
+}
+
+// place finds the room and the position of the selected host in drawing order.
+// A name that is gone falls back to the first.
+func (st State) place(s *snapshot.Snapshot, size component.Size) (r *snapshot.Room, order []int, at int) {
+	if len(s.Rooms) == 0 {
+		return nil, nil, 0
+	}
+	i, _ := s.Find(st.Room)
+	r = &s.Rooms[i]
+	if size.W < narrow {
+		order = exceptionsFirst(r)
+	}
+	h, ok := r.Find(st.Host)
+	switch {
+	case order == nil:
+		at = h
+	case ok:
+		at = slices.Index(order, h)
+	}
+	return r, order, at
+}
+
+// host maps a position in drawing order to an index into the room.
+func host(order []int, at int) int {
+	if order == nil {
+		return at
+	}
+	return order[at]
+}
+
+// exceptionsFirst is the order of the narrow list: worst first, then as in the
+// room.
+func exceptionsFirst(r *snapshot.Room) []int {
+	out := make([]int, 0, len(r.Hosts))
+	for g := range snapshot.Groups {
+		if r.Counts[g] == 0 {
+			continue
+		}
+		for i := range r.Hosts {
+			if r.Hosts[i].Group == g {
+				out = append(out, i)
+			}
+		}
+	}
+	return out
+}
+
+// Selected returns the room and the host the state points at, nil when there
+// is none.
+func (st State) Selected(s *snapshot.Snapshot, size component.Size) (*snapshot.Room, *snapshot.Host) {
+	r, order, at := st.place(s, size)
+	if r == nil || len(r.Hosts) == 0 {
+		return r, nil
+	}
+	return r, &r.Hosts[host(order, at)]
+}
+
+// Move returns the state after a key. Moves stop at the edges.
+func (st State) Move(id keymap.ID, s *snapshot.Snapshot, size component.Size) State {
+	r, order, at := st.place(s, size)
+	if r == nil {
+		return st
+	}
+	switch id {
+	case keymap.NextRoom, keymap.PrevRoom:
+		return st.turn(id, s)
+	}
+	if _, small := component.TooSmall(size); small || len(r.Hosts) == 0 {
+		return st
+	}
+	p, n := layout(r, size), len(r.Hosts)
+	at = step(id, at, n, p)
+	st.Room, st.Host = r.Name, r.Hosts[host(order, at)].Name
+	st.Top = scroll(st.Top, at, p)
+	return st
+}
+
+func (st State) turn(id keymap.ID, s *snapshot.Snapshot) State {
+	i, _ := s.Find(st.Room)
+	d := 1
+	if id == keymap.PrevRoom {
+		d = len(s.Rooms) - 1
+	}
+	return State{Room: s.Rooms[(i+d)%len(s.Rooms)].Name}
+}
+
+// step moves a position among n hosts.
+func step(id keymap.ID, at, n int, p plan) int {
+	switch id {
+	case keymap.Left:
+		return max(0, at-1)
+	case keymap.Right:
+		return min(n-1, at+1)
+	case keymap.Up:
+		return up(at, 1, p.cols)
+	case keymap.Down:
+		return down(at, 1, n, p.cols)
+	case keymap.PageUp:
+		return up(at, p.rows, p.cols)
+	case keymap.PageDown:
+		return down(at, p.rows, n, p.cols)
+	case keymap.First:
+		return 0
+	case keymap.Last:
+		return n - 1
+	}
+	return at
+}
+
+// up goes rows up and keeps the column.
+func up(at, rows, cols int) int {
+	return at - min(rows, at/cols)*cols
+}
+
+// down goes rows down and keeps the column; the last row may be shorter.
+func down(at, rows, n, cols int) int {
+	row, last := at/cols, (n-1)/cols
+	return min(n-1, at+min(rows, last-row)*cols)
+}
+
+// scroll returns the first row to draw so that the selected one is seen.
+func scroll(top, at int, p plan) int {
+	row := at / p.cols
+	top = min(top, row, max(0, p.total-p.rows))
+	return max(0, top, row-p.rows+1)
+}
