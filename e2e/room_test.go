@@ -48,7 +48,7 @@ func tryRoom(t *testing.T, o classroom.Options) *classroom.Report {
 	needLAN(t)
 	needVMs(t, firmwares...)
 	o = withPrograms(t, o)
-	o.Report = filepath.Join(t.TempDir(), "report.json")
+	o.Report = filepath.Join(reportDir(t), "report.json")
 	r, err := classroom.Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -83,3 +83,14 @@ func programs(t *testing.T) (binary, bootDir string) {
 	}
 	return filepath.Join(repo(t), "build", "bin", "labswarm"), filepath.Join(repo(t), "build", "boot")
 }
+
+// reportDir is where a room's report goes and, when the room fails, the logs of its
+// server and terminals: they outlive the test.
+func reportDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(repo(t), "build", "test", "e2e", filepath.FromSlash(t.Name()))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}

@@ -43,9 +43,25 @@ if [ -n "$skipped" ]; then
 else
 	echo "skipped tests: none"
 fi
+# own_words TEST...: what each failed test itself said. With -v a test's lines stand
+# behind its "=== RUN" line, far above the verdict, which comes with its parent's.
+own_words() {
+	local t
+	for t in "$@"; do
+		echo "---- $t"
+		awk -v t="$t" '
+			$1 == "===" && ($2 == "RUN" || $2 == "CONT" || $2 == "NAME") { mine = ($3 == t); next }
+			mine && !/^ *--- (PASS|SKIP)/ { line[n++ % 60] = $0 }
+			END { for (i = (n > 60 ? n - 60 : 0); i < n; i++) print line[i % 60] }' "$log"
+	done
+}
+
 if [ $status -ne 0 ]; then
 	echo
-	echo "FAILED. The whole output is in $log. What failed, with the lines before it:"
-	grep -E -B 15 '^\s*--- FAIL|^FAIL|^panic:' "$log" | head -150
+	echo "FAILED. The whole output is in $log. What failed, each with its last lines:"
+	mapfile -t failed < <(grep -oE -- '--- FAIL: [^ ]+' "$log" | cut -d' ' -f3 | sort -u | head -12)
+	own_words "${failed[@]}"
+	grep -E -A 15 '^panic:' "$log" | head -40
+	grep -E '^FAIL' "$log" | sort -u
 fi
 exit $status

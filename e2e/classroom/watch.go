@@ -210,7 +210,7 @@ func (t *Terminal) fail(reason string) {
 func (s *Session) notInTime(ctx context.Context) {
 	for _, t := range s.terminals {
 		if !t.hasLocalOS() {
-			t.fail(fmt.Sprintf("not finished when the run ended (%v); its last lines:\n%s", context.Cause(ctx), t.vm.Tail(6)))
+			t.fail(fmt.Sprintf("not finished when the run ended (%v); its last lines:\n%s", context.Cause(ctx), t.vm.Tail(14)))
 		}
 	}
 }
