@@ -14,8 +14,9 @@ import (
 const (
 	// idleTime is how long a connection may rest between two requests.
 	idleTime = 5 * time.Second
-	// drainTime bounds the wait for the client's word that it has everything,
-	// readTime is what it then gets to read it before the reset.
+	// drainTime is how long a client may take no byte of what is still under way
+	// before the connection is given up; a slow firmware may take much longer for
+	// all of it. readTime is what it then gets to read it before the reset.
 	drainTime = 10 * time.Second
 	readTime  = 2 * time.Second
 )
@@ -33,8 +34,9 @@ const (
 // Content-Length, so no client needs our FIN.
 type listener struct {
 	net.Listener
-	ctx context.Context // its end cuts the waits short
-	wg  sync.WaitGroup  // connections on their way out
+	ctx   context.Context // its end cuts the waits short
+	drain time.Duration   // drainTime
+	wg    sync.WaitGroup  // connections on their way out
 }
 
 // Accept implements net.Listener.
@@ -66,13 +68,17 @@ func (c *conn) Close() error {
 	return err
 }
 
-// end returns after drainTime and readTime at the most.
+// end returns l.drain after the client took the last byte, at the latest, and
+// readTime later.
 func (c *conn) end() {
-	deadline := time.Now().Add(drainTime)
-	for c.unacknowledged() && time.Now().Before(deadline) && c.l.ctx.Err() == nil {
+	left, since := c.unacknowledged(), time.Now()
+	for left > 0 && time.Since(since) < c.l.drain && c.l.ctx.Err() == nil {
 		select {
 		case <-c.l.ctx.Done():
 		case <-time.After(20 * time.Millisecond):
+		}
+		if now := c.unacknowledged(); now != left {
+			left, since = now, time.Now()
 		}
 	}
 	stop := context.AfterFunc(c.l.ctx, func() { _ = c.SetReadDeadline(time.Now()) }) // a closed connection is what we want
@@ -84,13 +90,17 @@ func (c *conn) end() {
 	_ = c.TCPConn.Close()
 }
 
-// unacknowledged reports whether the client still lacks something we sent.
-func (c *conn) unacknowledged() bool {
+// unacknowledged is how many bytes that we sent the client still lacks; 0 when that
+// cannot be told.
+func (c *conn) unacknowledged() int {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return false
+		return 0
 	}
 	left, ioErr := 0, error(nil)
 	err = raw.Control(func(fd uintptr) { left, ioErr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-	return errors.Join(err, ioErr) == nil && left > 0
+	if errors.Join(err, ioErr) != nil {
+		return 0
+	}
+	return left
 }

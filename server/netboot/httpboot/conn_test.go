@@ -72,7 +72,7 @@ func TestNoTraceInTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &listener{Listener: ln, ctx: ctx}
+	l := &listener{Listener: ln, ctx: ctx, drain: drainTime}
 	serveOn(t, l)
 	c := getAndStay(t, ln.Addr().String())
 	if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
@@ -106,4 +106,54 @@ func TestPlainServerLeavesTraces(t *testing.T) {
 	if got := kernelStates(t, ln.Addr().(*net.TCPAddr).Port); len(got) == 0 {
 		t.Error("no socket left: the test above proves nothing on this kernel")
 	}
+}
+
+// TestSlowClientGetsAll: a firmware that takes its bytes slowly, but goes on taking
+// them, is not cut off, however long the whole file takes.
+func TestSlowClientGetsAll(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const drain, size = 2 * time.Second, 128 << 10
+	l := &listener{Listener: ln, ctx: ctx, drain: drain}
+	sent := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			_, err = c.Write(make([]byte, size))
+			err = errors.Join(err, c.Close())
+		}
+		sent <- err
+	}()
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { // a small window, so that bytes stay with the server
+			if err := syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10); err != nil {
+				t.Error(err)
+			}
+		})
+	}}
+	c, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	got, start := 0, time.Now()
+	for got < size {
+		n, err := c.Read(make([]byte, 2<<10))
+		if got += n; err != nil {
+			t.Fatalf("cut off after %d of %d bytes and %v: %v", got, size, time.Since(start), err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if took := time.Since(start); took <= drain+readTime {
+		t.Errorf("all was there in %v: the client was not slow, nothing was tested", took)
+	}
+	cancel()
+	l.wg.Wait()
 }

@@ -81,7 +81,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	ln := &listener{Listener: s.ln, ctx: gctx}
+	ln := &listener{Listener: s.ln, ctx: gctx, drain: drainTime}
 	defer ln.wg.Wait()
 	g.Go(func() error {
 		<-gctx.Done()
