@@ -154,8 +154,12 @@ func (t *Terminal) look(slot *api.Slot) (over bool, err error) {
 		t.fail(fmt.Sprintf("%s: %s", slot.Code, slot.Error))
 		return true, t.vm.Kill()
 	}
-	if t.endedByItself() && !t.hasLocalOS() {
-		t.fail("the terminal switched itself off before its own system was seen; its last lines:\n" + t.vm.Tail(6))
+	if t.endedByItself() {
+		why := "before its own system was seen"
+		if t.hasLocalOS() { // its firmware passed the network by: it never asked what to boot
+			why = fmt.Sprintf("after its own system was seen, but the server still has it as %s", slot.State)
+		}
+		t.fail("the terminal switched itself off " + why + "; its last lines:\n" + t.vm.Tail(14))
 		return true, nil
 	}
 	return t.failed(), nil
