@@ -97,6 +97,9 @@ func (s *session) newNode(b *bundle.Bundle, ses *writer.Session) (*peer.Node, er
 			}
 		},
 	}
+	s.mu.Lock()
+	cfg.PlainPeers = s.plain
+	s.mu.Unlock()
 	copy(cfg.PeerID[:], "-LS0100-") // BEP 20
 	if _, err := rand.Read(cfg.PeerID[8:]); err != nil {
 		return nil, fmt.Errorf("make peer id: %w", err)

@@ -93,6 +93,22 @@ func TestDeploymentOverTheAgentAPI(t *testing.T) {
 	}
 }
 
+// TestPlainPeersAreToldToHosts: without the flag no host opens itself to
+// clients that are not ours.
+func TestPlainPeersAreToldToHosts(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		s := newSite(t)
+		s.plain = plain
+		s.restart()
+		h := s.host("a1")
+		s.createJob()
+		s.boot(h, decide.Agent)
+		if rep := newAgent(s, h).enrol(); rep.Status != api.EnrolOK || rep.PlainPeers != plain {
+			t.Errorf("enrol with plain peers %v = %+v", plain, rep)
+		}
+	}
+}
+
 func TestCommenceIsGivenOnce(t *testing.T) {
 	s := newSite(t)
 	h := s.host("a1")

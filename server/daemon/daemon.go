@@ -204,7 +204,8 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	s.track = tracker.New(s.log.With("part", "tracker"))
 	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), log: s.log}
 	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: newImages(lib), Swarms: sw,
-		BootStyle: s.cfg.BootStyle, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec, Patience: s.quiet})
+		BootStyle: s.cfg.BootStyle, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
+		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet})
 	if err != nil {
 		return err
 	}

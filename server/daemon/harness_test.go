@@ -42,6 +42,7 @@ type site struct {
 	image string
 	disk  []byte // the image's source disk
 
+	plain bool          // --plain-peers at the next start
 	quiet time.Duration // patience with agents of the next start, 0 = the usual
 
 	srv  *server
@@ -113,7 +114,7 @@ func (s *site) start() {
 	s.t.Helper()
 	cfg := config.Default()
 	cfg.StateDir, cfg.Interface = s.dir, "lo"
-	cfg.AgentPort, cfg.PeerPort = 0, 0
+	cfg.AgentPort, cfg.PeerPort, cfg.TrackerPort, cfg.PlainPeers = 0, 0, 0, s.plain
 	if s.srv != nil { // a restarted server has its old ports
 		cfg.AgentPort, cfg.PeerPort = s.srv.cfg.AgentPort, s.srv.cfg.PeerPort
 	}

@@ -181,7 +181,7 @@ func (e *Engine) open(ctx context.Context, k slotKey, cert string, from netip.Ad
 		e.mu.Unlock()
 	}
 	e.after(&out)
-	reply := api.EnrolReply{Status: api.EnrolOK, Host: host.Name, Room: host.Room, Job: k.job, Image: out.job.Image + "/" + out.job.Version}
+	reply := api.EnrolReply{Status: api.EnrolOK, Host: host.Name, Room: host.Room, Job: k.job, Image: out.job.Image + "/" + out.job.Version, PlainPeers: e.cfg.PlainPeers}
 	if !out.slot.Live() {
 		reply.Status, reply.Reason = api.EnrolGoLocal, out.slot.Error
 	}

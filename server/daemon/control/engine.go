@@ -79,7 +79,7 @@ type Swarms interface {
 	Sent(infoHash string) int64
 }
 
-// Config is what an Engine needs; all fields but the last two are required.
+// Config is what an Engine needs; all fields but the last three are required.
 type Config struct {
 	Store       store.Store
 	Key         ed25519.PrivateKey // server key: signs orders
@@ -91,6 +91,7 @@ type Config struct {
 	SnapshotDir string
 	Log         *slog.Logger
 	Recovered   *store.Recovery // set when the store came from a snapshot
+	PlainPeers  bool            // agents are told to let standard clients in
 	Patience    time.Duration   // silence after which an agent counts as gone, 0 = job.SilentAfter
 }
 
