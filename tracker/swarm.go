@@ -107,8 +107,8 @@ func (s *swarm) replan() {
 	for _, h := range hosts {
 		refs[h.ID] = api.PeerRef{HostID: h.ID, Addr: h.Addr.String()}
 	}
-	for _, sd := range s.spec.Seeds {
-		refs[sd.ID] = api.PeerRef{HostID: sd.ID, Addr: sd.Addr.String(), Server: true}
+	for i, sd := range s.spec.Seeds { // the first is the server's own: alone trusted for pieces that others sent wrong
+		refs[sd.ID] = api.PeerRef{HostID: sd.ID, Addr: sd.Addr.String(), Server: i == 0}
 	}
 	gone := s.current
 	s.current = map[string]api.Assignment{}

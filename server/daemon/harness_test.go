@@ -42,6 +42,7 @@ type site struct {
 	image string
 	disk  []byte // the image's source disk
 
+	codec string        // of imports, "" = the usual
 	plain bool          // --plain-peers at the next start
 	quiet time.Duration // patience with agents of the next start, 0 = the usual
 
@@ -100,7 +101,7 @@ func (s *site) importImage() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	v, err := lib.Import(s.t.Context(), library.ImportOptions{Name: s.image, File: file, Cell: 256 << 10})
+	v, err := lib.Import(s.t.Context(), library.ImportOptions{Name: s.image, File: file, Cell: 256 << 10, Codec: s.codec})
 	if err != nil {
 		s.t.Fatalf("import: %v", err)
 	}
@@ -384,9 +385,11 @@ func (a *agent) goodResult(fence uint64) api.Result {
 	return api.Result{BootID: a.boot, OrderID: a.o.ID, Fence: fence, OK: true, Disk: a.ev.Disks[0], Readback: info.Readback, CellsWritten: 12, CellsKept: 1, BytesFromSeed: 12 << 18}
 }
 
+func (s *site) imageKeys() []ed25519.PublicKey { return []ed25519.PublicKey{s.srv.keys.ImagePublic()} }
+
 func (s *site) lib() *library.Library {
 	s.t.Helper()
-	lib, err := library.Open(filepath.Join(s.dir, "images"), nil, []ed25519.PublicKey{s.srv.keys.ImagePublic()})
+	lib, err := library.Open(filepath.Join(s.dir, "images"), nil, s.imageKeys())
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -57,6 +57,7 @@ var imageFiles = []string{"manifest.json", "manifest.sig", "image.torrent", "use
 type Agent struct {
 	svc    AgentService
 	log    *slog.Logger
+	mux    *http.ServeMux
 	srv    *http.Server
 	all    *rate.Limiter
 	source *sources
@@ -67,6 +68,7 @@ type Agent struct {
 func NewAgent(svc AgentService, cert tls.Certificate, log *slog.Logger) *Agent {
 	a := &Agent{svc: svc, log: log, all: rate.NewLimiter(enrolPerS, enrolPerS), source: newSources(enrolPerHost, 5, maxSources)}
 	mux := http.NewServeMux()
+	a.mux = mux
 	for route, h := range map[string]handler{
 		"POST " + api.RouteEnrol:    a.enrol,
 		"GET " + api.RouteOrder:     a.order,
@@ -206,13 +208,18 @@ func (a *Agent) image(w http.ResponseWriter, r *http.Request) error {
 	if raw == nil {
 		return fail(http.StatusNotFound, api.CodeNotFound, "this image version has no %s", name)
 	}
+	a.send(w, raw)
+	return nil
+}
+
+// send writes an image file.
+func (a *Agent) send(w http.ResponseWriter, raw []byte) {
 	// Up to some MiB: a slow link gets more time than a small answer.
 	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
 		a.log.Debug("write deadline", "err", err)
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	_, _ = w.Write(raw) // the agent has gone: it asks again
-	return nil
+	_, _ = w.Write(raw) // the reader has gone: it asks again
 }
 
 func (a *Agent) commence(w http.ResponseWriter, r *http.Request) error {
