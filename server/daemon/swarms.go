@@ -24,6 +24,7 @@ type swarms struct {
 	seeder *seeder.Seeder
 	track  *tracker.Tracker
 	addr   netip.AddrPort // of the seed, as hosts reach it
+	mbps   func() int     // what the seed can send now, Mb/s, 0 = unknown
 	log    *slog.Logger
 
 	mu     sync.Mutex // of what follows, and while a version begins or ends to be served
@@ -109,6 +110,7 @@ func (s *swarms) open(name, ver string) (*served, error) {
 func (s *swarms) direct(sv *served) error {
 	spec := sv.spec
 	spec.Seeds = append(slices.Clone(spec.Seeds), s.relays[spec.InfoHash]...)
+	spec.Seeds[0].LinkMbps = s.mbps()
 	return s.track.AddSwarm(spec)
 }
 
@@ -188,7 +190,7 @@ func (s *swarms) Report(text string, r control.HostReport) {
 	s.with(text, func(ih [20]byte) error {
 		return s.track.Update(ih, tracker.HostReport{
 			HostID: r.Host, Addr: r.Addr, Room: r.Room, Have: r.Have, Front: r.Front, Done: r.Done, RateBps: r.RateBps,
-			Parent: r.Parent, ParentSlow: r.ParentSlow, Accused: r.Accused,
+			Parent: r.Parent, ParentSlow: r.ParentSlow, Accused: r.Accused, LinkMbps: r.LinkMbps, Brake: r.Brake, Waiting: r.Waiting,
 		})
 	})
 }
