@@ -69,7 +69,6 @@ type EnrolReply struct {
 	Image       string `json:"image"` // name/version, for the screen
 	Reason      string `json:"reason"`
 	RetryAfterS int    `json:"retry_after_s"`
-	PlainPeers  bool   `json:"plain_peers,omitempty"` // let standard BitTorrent clients in, too (serve --plain-peers)
 }
 
 // PlanCounts is the agent's own plan after CHECKING: what would be written.

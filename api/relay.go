@@ -40,6 +40,13 @@ type RelayWant struct {
 	Digest   string `json:"digest"` // hex SHA-256 of manifest.json
 	// Sources says whom to fetch it from; nil while the relay has all of it.
 	Sources *Assignment `json:"sources,omitempty"`
+	Pass    RelayPass   `json:"pass"`
+}
+
+// RelayPass makes a relay a member of a swarm for the time being; DER.
+type RelayPass struct {
+	Authority []byte `json:"authority"` // certificate that the members' are signed with
+	Cert      []byte `json:"cert"`      // the relay's own, over the key of its TLS certificate
 }
 
 // RelayReply answers RelayReport.
@@ -49,7 +56,6 @@ type RelayReply struct {
 	ImageKeys  [][]byte    `json:"image_keys"` // ed25519 keys that manifests may be signed with
 	Wants      []RelayWant `json:"wants"`      // to hold; what is not listed may go
 	Missing    []string    `json:"missing"`    // wanted names that the server has no image of
-	Peers      []string    `json:"peers"`      // addresses of hosts and relays that may fetch
 }
 
 // Relay is one relay as the admin sees it: GET /v1/relays.

@@ -15,12 +15,13 @@ import (
 	"time"
 
 	"labswarm/api"
+	"labswarm/api/order"
 	"labswarm/initramfs-agent/agenttest"
 )
 
 // TestPlainClientsNeedTheServersWord asks a host that is done for a block as a
 // client without any extension does (BEP 3). It gets one only when the server
-// said at enrolment that it may.
+// said in the order that it may.
 func TestPlainClientsNeedTheServersWord(t *testing.T) {
 	for _, plain := range []bool{false, true} {
 		t.Run(fmt.Sprint(plain), func(t *testing.T) {
@@ -30,8 +31,9 @@ func TestPlainClientsNeedTheServersWord(t *testing.T) {
 			port := 0
 			s.Enrol = func(r api.EnrolRequest) api.EnrolReply {
 				port = r.PeerPort
-				return api.EnrolReply{Status: api.EnrolOK, Host: "a01", Room: "A", Job: 7, Image: "test/1", PlainPeers: plain}
+				return api.EnrolReply{Status: api.EnrolOK, Host: "a01", Room: "A", Job: 7, Image: "test/1"}
 			}
+			s.Order = func(o *order.Order) { o.Swarm.PlainPeers = plain }
 			var asked atomic.Bool
 			s.Progress = func(p api.Progress) api.ProgressReply {
 				if p.State == api.StateDone && asked.CompareAndSwap(false, true) {

@@ -16,6 +16,7 @@ import (
 	"labswarm/initramfs-agent/writer"
 	"labswarm/internal/version"
 	"labswarm/swarm/peer"
+	"labswarm/swarm/peercert"
 )
 
 // session is the state of one boot session, shared by its goroutines. mu is
@@ -28,7 +29,8 @@ type session struct {
 	cancel context.CancelCauseFunc
 	kick   chan struct{} // report now
 
-	powerOff bool // set before the writing starts, read after run has ended
+	powerOff bool           // set before the writing starts, read after run has ended
+	pass     *peercert.Pass // set before the swarm node is made
 
 	mu        sync.Mutex
 	handed    bool // the listener belongs to the swarm node
@@ -54,7 +56,6 @@ type session struct {
 	released  chan struct{} // closed by the first assignment with Release
 	isRelease bool
 	job       uint64
-	plain     bool // standard clients may fetch from this host
 }
 
 func newSession(cfg Config, c *contact.Client, ln net.Listener) *session {
@@ -92,7 +93,7 @@ func (s *session) port() int {
 
 func (s *session) enrolled(rep api.EnrolReply) {
 	s.mu.Lock()
-	s.job, s.plain = rep.Job, rep.PlainPeers
+	s.job = rep.Job
 	s.mu.Unlock()
 	s.cfg.Log.Info("enrolled", "host", rep.Host, "room", rep.Room, "job", rep.Job, "image", rep.Image, "status", rep.Status)
 	s.cfg.Screen.Update(func(v *screen.View) {

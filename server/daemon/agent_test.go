@@ -103,8 +103,10 @@ func TestPlainPeersAreToldToHosts(t *testing.T) {
 		h := s.host("a1")
 		s.createJob()
 		s.boot(h, decide.Agent)
-		if rep := newAgent(s, h).enrol(); rep.Status != api.EnrolOK || rep.PlainPeers != plain {
-			t.Errorf("enrol with plain peers %v = %+v", plain, rep)
+		a := newAgent(s, h)
+		a.enrol()
+		if a.order(); a.o.Swarm.PlainPeers != plain {
+			t.Errorf("order with plain peers %v: %+v", plain, a.o.Swarm)
 		}
 	}
 }

@@ -31,6 +31,7 @@ import (
 	"labswarm/server/netboot/bootfile"
 	"labswarm/server/seeder"
 	"labswarm/server/store"
+	"labswarm/swarm/peercert"
 	"labswarm/tracker"
 	"labswarm/tracker/registry"
 )
@@ -200,6 +201,8 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 		return fmt.Errorf("make peer id: %w", err)
 	}
 	seed.AllowPeer = func(ip netip.Addr) bool { return s.cfg.PlainPeers || s.engine.AllowPeer(ip) || s.relays.Allow(ip) }
+	seed.Pass = func(ih [20]byte) (*peercert.Pass, error) { return s.engine.PeerPass(ih) }
+	seed.Admit = s.admit
 	if s.seeder, err = seeder.New(seed); err != nil {
 		return err
 	}
@@ -226,6 +229,14 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 		s.plain, err = s.listen(ctx, s.cfg.TrackerPort)
 	}
 	return err
+}
+
+// admit has the last word on who fetches from the server's seed.
+func (s *server) admit(ih [20]byte, id peercert.ID) error {
+	if id.Seed {
+		return s.relays.Admit(ih, id.Host)
+	}
+	return s.engine.AdmitPeer(ih, id)
 }
 
 func (s *server) netbootConfig() netboot.Config {

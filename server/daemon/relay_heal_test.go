@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 	"labswarm/images/library"
 	"labswarm/server/daemon/relays"
 	"labswarm/swarm/peer"
+	"labswarm/swarm/peercert"
 )
 
 // target is a host's disk in RAM.
@@ -41,13 +44,30 @@ func (d *target) WritePiece(i int, buf []byte) error {
 	return nil
 }
 
+// admitted waits until a relay knows the run of the swarm that the host is in.
+func (a *agent) admitted(addr, name string) {
+	a.s.t.Helper()
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		d := tls.Dialer{Config: a.pass().Client(name, false)}
+		var nc net.Conn
+		if nc, err = d.DialContext(a.s.t.Context(), "tcp", addr); err != nil {
+			continue
+		}
+		if err = nc.Close(); err == nil {
+			return
+		}
+	}
+	a.s.t.Fatalf("the relay does not admit a host of the job: %v", err)
+}
+
 // leech fetches an image as a host would, from a relay with the server behind it.
 func leech(t *testing.T, a *agent, v *library.Version, relay string) (*target, peer.Stats) {
 	t.Helper()
 	m := v.Manifest()
 	d := &target{cell: m.Cell, data: make([]byte, int64(m.Pieces())*m.Cell)}
 	n, err := peer.New(peer.Config{InfoHash: v.InfoHash(), PeerID: [20]byte([]byte("-LS0001-heal.host...")), Pieces: m.Pieces(), PieceLen: m.Cell,
-		Hash: func(i int) [20]byte { return v.Torrent().Hashes[i] }, Storage: d})
+		Hash: func(i int) [20]byte { return v.Torrent().Hashes[i] }, Storage: d, Pass: func() (*peercert.Pass, error) { return a.pass(), nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +121,7 @@ func TestRelayHealsItsDisk(t *testing.T) {
 	h := s.host("a1")
 	s.createJob()
 	a, _ := s.deploy(h)
+	a.admitted(v.Addr, "annex")
 	d, stats := leech(t, a, cp, v.Addr)
 	if stats.HashFailures != 0 {
 		t.Errorf("%d wrong cells left the relay", stats.HashFailures)

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/ed25519"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -11,9 +12,10 @@ import (
 )
 
 // RelayService is what the relays' routes on the agent listener need. token is
-// what the relay showed; it is judged behind this interface.
+// what the relay showed; it is judged behind this interface. key is that of its
+// TLS certificate.
 type RelayService interface {
-	Report(ctx context.Context, token string, from netip.Addr, r *api.RelayReport) (api.RelayReply, error)
+	Report(ctx context.Context, token string, key ed25519.PublicKey, from netip.Addr, r *api.RelayReport) (api.RelayReply, error)
 	File(ctx context.Context, token, name, version, file string) ([]byte, error)
 }
 
@@ -45,7 +47,11 @@ func (a *Agent) AddRelays(svc RelayService) {
 		if err := decode(w, r, relayBody, &p); err != nil {
 			return err
 		}
-		rep, err := svc.Report(r.Context(), token, from(r), &p)
+		key, err := clientKey(r)
+		if err != nil {
+			return err
+		}
+		rep, err := svc.Report(r.Context(), token, key, from(r), &p)
 		if err != nil {
 			return err
 		}

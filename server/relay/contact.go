@@ -72,6 +72,7 @@ func parsePin(text string) (p Fingerprint, ok bool) {
 type contact struct {
 	base  string
 	token string
+	key   ed25519.PrivateKey // of this process; certificates of swarms are made over it
 	http  *http.Client
 }
 
@@ -102,7 +103,7 @@ func newContact(server, token string, pin Fingerprint, from netip.Addr) (*contac
 		DialContext: d.DialContext, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: callTime,
 		MaxIdleConns: 4, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 16 << 10, DisableCompression: true,
 	}
-	return &contact{base: "https://" + server, token: token, http: &http.Client{Transport: t,
+	return &contact{base: "https://" + server, token: token, key: key, http: &http.Client{Transport: t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
 }
 

@@ -30,9 +30,7 @@ func (r *relay) follow(ctx context.Context, wants []api.RelayWant) {
 			r.images[id] = im
 			r.wg.Go(func() { im.run(ctx) })
 		}
-		if w.Sources != nil {
-			im.setSources(*w.Sources)
-		}
+		im.update(w)
 		if !im.serving() && !r.cramped[w.Name] {
 			waits[w.Name] = true
 		}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -16,6 +17,7 @@ import (
 	"labswarm/images/metainfo"
 	"labswarm/internal/units"
 	"labswarm/swarm/peer"
+	"labswarm/swarm/peercert"
 )
 
 // image is one version on its way from the server to the relay's disk and from
@@ -34,7 +36,9 @@ type image struct {
 	have     int // while there is no node
 	served   bool
 	sources  peer.Assignment
-	sent     int64 // by nodes that have ended
+	pass     *peercert.Pass // nil: not a member of the swarm yet
+	issued   api.RelayPass  // what pass was made of
+	sent     int64          // by nodes that have ended
 	received int64
 }
 
@@ -210,7 +214,7 @@ func (im *image) serve(v *library.Version) (err error) {
 func (im *image) runNode(v *library.Version, st peer.Storage, work func(ctx context.Context, n *peer.Node) error) error {
 	cfg := peer.Config{
 		InfoHash: v.InfoHash(), Pieces: v.Manifest().Pieces(), PieceLen: v.Manifest().Cell,
-		Hash: func(i int) [20]byte { return v.Torrent().Hashes[i] }, Storage: st, Limiter: im.r.limiter, AllowPeer: im.r.allow,
+		Hash: func(i int) [20]byte { return v.Torrent().Hashes[i] }, Storage: st, Limiter: im.r.limiter, Pass: im.swarmPass,
 		Log: im.r.cfg.Log.With("image", im.id()),
 	}
 	copy(cfg.PeerID[:], "-LR0100-") // BEP 20
@@ -256,8 +260,9 @@ func (im *image) forgetNode(n *peer.Node) {
 	im.received += s.BytesFromPeers + s.BytesFromServer
 }
 
-// setSources takes the server's word on whom to fetch from.
-func (im *image) setSources(a api.Assignment) {
+// update takes the server's word on whom to fetch from and by which
+// certificate.
+func (im *image) update(w api.RelayWant) {
 	ref := func(p api.PeerRef) peer.Peer {
 		addr, err := netip.ParseAddrPort(p.Addr)
 		if err != nil {
@@ -265,16 +270,38 @@ func (im *image) setSources(a api.Assignment) {
 		}
 		return peer.Peer{Addr: addr, ID: p.HostID, Server: p.Server}
 	}
-	out := peer.Assignment{Parent: ref(a.Parent)}
-	for _, f := range a.Fallbacks {
-		out.Fallbacks = append(out.Fallbacks, ref(f))
-	}
 	im.mu.Lock()
 	defer im.mu.Unlock()
+	if !bytes.Equal(w.Pass.Authority, im.issued.Authority) || !bytes.Equal(w.Pass.Cert, im.issued.Cert) {
+		pass, err := peercert.NewPass(w.Pass.Authority, w.Pass.Cert, im.r.c.key)
+		if err != nil { // the old one is as good as none then
+			im.r.cfg.Log.Error("certificate for the swarm", "image", im.id(), "err", err)
+		} else {
+			im.r.cfg.Log.Info("member of the swarm", "image", im.id())
+		}
+		im.pass, im.issued = pass, w.Pass
+	}
+	if w.Sources == nil {
+		return
+	}
+	out := peer.Assignment{Parent: ref(w.Sources.Parent)}
+	for _, f := range w.Sources.Fallbacks {
+		out.Fallbacks = append(out.Fallbacks, ref(f))
+	}
 	im.sources = out
 	if im.node != nil {
 		im.node.SetSources(out)
 	}
+}
+
+// swarmPass is what a new connection proves itself with.
+func (im *image) swarmPass() (*peercert.Pass, error) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if im.pass == nil {
+		return nil, errors.New("the server has not made this relay a member of the swarm yet")
+	}
+	return im.pass, nil
 }
 
 func (im *image) setServed(on bool) {

@@ -40,7 +40,6 @@ import (
 const (
 	defaultEvery = 2 * time.Second        // between reports, until the server says otherwise
 	minEvery     = 250 * time.Millisecond //
-	askPatience  = 3 * time.Second        // an unknown peer waits for the server's word about it
 )
 
 // Config is what a relay is told.
@@ -83,8 +82,6 @@ type relay struct {
 
 	mu      sync.Mutex
 	known   bool // the server took a report
-	peers   map[netip.Addr]bool
-	asked   chan struct{} // closed by the next answer
 	images  map[string]*image
 	lib     *library.Library
 	keys    [][]byte
@@ -105,7 +102,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer unlock()
-	r := &relay{cfg: cfg, kick: make(chan struct{}, 1), peers: map[netip.Addr]bool{}, asked: make(chan struct{}), images: map[string]*image{}, cramped: map[string]bool{}}
+	r := &relay{cfg: cfg, kick: make(chan struct{}, 1), images: map[string]*image{}, cramped: map[string]bool{}}
 	if r.instance, err = instance(cfg.StateDir); err != nil {
 		return err
 	}
@@ -212,14 +209,13 @@ func (r *relay) reports(ctx context.Context) error {
 			}
 			n++
 		}
-		r.release()
 		last := time.Now()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(every):
 		case <-r.kick:
-			select { // strangers that knock set no pace
+			select { // several images at once set no pace
 			case <-ctx.Done():
 				return nil
 			case <-time.After(time.Until(last.Add(minEvery))):
@@ -261,18 +257,11 @@ func (r *relay) report() *api.RelayReport {
 
 // take does what an answer says.
 func (r *relay) take(ctx context.Context, rep api.RelayReply) {
-	peers := map[netip.Addr]bool{}
-	for _, text := range rep.Peers {
-		if ip, err := netip.ParseAddr(text); err == nil {
-			peers[ip.Unmap()] = true
-		}
-	}
 	r.mu.Lock()
 	if !r.known {
 		r.cfg.Log.Info("the server knows this relay", "name", rep.Name)
 	}
-	r.known, r.peers = true, peers
-	r.trouble = ""
+	r.known, r.trouble = true, ""
 	if len(rep.Missing) > 0 {
 		r.trouble = "the server has no image " + strings.Join(rep.Missing, ", ")
 	}
@@ -309,38 +298,3 @@ func (r *relay) open(keys [][]byte) error {
 }
 
 func (r *relay) library() *library.Library { r.mu.Lock(); defer r.mu.Unlock(); return r.lib }
-
-// release lets those go on that wait for the server's word.
-func (r *relay) release() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	close(r.asked)
-	r.asked = make(chan struct{})
-}
-
-// allow decides about an address that wants to connect. One that is not known
-// may have enrolled a moment ago: the server is asked, and the next answer
-// counts.
-func (r *relay) allow(ip netip.Addr) bool {
-	deadline := time.After(askPatience)
-	for range 2 { // an answer that was under way may be older than the question
-		r.mu.Lock()
-		ok, asked := r.peers[ip.Unmap()], r.asked
-		r.mu.Unlock()
-		if ok {
-			return true
-		}
-		select {
-		case r.kick <- struct{}{}:
-		default:
-		}
-		select {
-		case <-asked:
-		case <-deadline:
-			return false
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.peers[ip.Unmap()]
-}

@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"net/netip"
 
 	"labswarm/api"
 	"labswarm/server/inventory"
@@ -25,17 +24,6 @@ func (e *Engine) LiveImages(ctx context.Context) ([]api.Image, error) {
 		}
 	}
 	return out, nil
-}
-
-// Peers lists the addresses of enrolled agents of live jobs.
-func (e *Engine) Peers() []netip.Addr {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var out []netip.Addr
-	for ip := range e.peers {
-		out = append(out, ip)
-	}
-	return out
 }
 
 // HasHost reports whether a host has this name, in any case.

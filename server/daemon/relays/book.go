@@ -6,6 +6,7 @@ package relays
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -53,6 +54,8 @@ type Swarms interface {
 	Return(infoHash string)
 	// SetRelays names the relays that hold a version.
 	SetRelays(infoHash string, seeds []registry.Seed)
+	// Leave cuts the connections of a relay that is sent away.
+	Leave(infoHash, name string)
 	// Seed is the server's own seed.
 	Seed() api.PeerRef
 }
@@ -61,8 +64,8 @@ type Swarms interface {
 type Jobs interface {
 	// LiveImages lists the versions of live jobs.
 	LiveImages(ctx context.Context) ([]api.Image, error)
-	// Peers lists the addresses of enrolled agents.
-	Peers() []netip.Addr
+	// RelayPass is a relay's certificate in the present run of a swarm.
+	RelayPass(infoHash, name string, key ed25519.PublicKey) (api.RelayPass, error)
 	// HasHost tells whether a host has this name, in any case.
 	HasHost(ctx context.Context, name string) (bool, error)
 	// Note stores an event.
@@ -206,8 +209,12 @@ func (b *Book) Remove(ctx context.Context, name string) error {
 			delete(b.tokens, sum)
 		}
 	}
+	wants := r.wants
 	b.mu.Unlock()
 	b.apply()
+	for _, w := range wants {
+		b.cfg.Swarms.Leave(w.InfoHash, name)
+	}
 	b.cfg.Jobs.Note(ctx, api.Event{Level: "info", Code: "relay_removed", Text: "relay " + name + " is removed; its token is void"})
 	return nil
 }
@@ -251,6 +258,21 @@ func (b *Book) Allow(ip netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// Admit says why a relay may not fetch a version from the server now, nil when
+// it may.
+func (b *Book) Admit(infoHash [20]byte, name string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.relays[name]
+	if r == nil || !r.alive {
+		return fmt.Errorf("relay %q is not there", name)
+	}
+	if ih := hex.EncodeToString(infoHash[:]); !slices.ContainsFunc(r.wants, func(w api.RelayWant) bool { return w.InfoHash == ih }) {
+		return fmt.Errorf("relay %s is not to hold %s", name, ih)
+	}
+	return nil
 }
 
 // auth returns the relay that a token belongs to; b.mu is held.

@@ -2,6 +2,7 @@ package relays
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -76,7 +77,7 @@ func text(s string, n int) string {
 
 // Report takes in what a relay says of itself and tells it what to hold, whom
 // to fetch it from and whom to serve.
-func (b *Book) Report(ctx context.Context, token string, from netip.Addr, p *api.RelayReport) (api.RelayReply, error) {
+func (b *Book) Report(ctx context.Context, token string, key ed25519.PublicKey, from netip.Addr, p *api.RelayReport) (api.RelayReply, error) {
 	b.mu.Lock()
 	r, err := b.auth(token)
 	b.mu.Unlock()
@@ -86,7 +87,7 @@ func (b *Book) Report(ctx context.Context, token string, from netip.Addr, p *api
 	if err := check(p); err != nil {
 		return api.RelayReply{}, err
 	}
-	wants, missing, err := b.wants(ctx, p)
+	wants, missing, err := b.wants(ctx, r.rec.Name, key, p)
 	if err != nil {
 		return api.RelayReply{}, err
 	}
@@ -120,7 +121,7 @@ func (b *Book) take(r *relay, from netip.Addr, p *api.RelayReport, wants []api.R
 
 // wants lists the versions a relay is to hold: the newest of each name, and
 // those that live jobs deploy.
-func (b *Book) wants(ctx context.Context, p *api.RelayReport) (wants []api.RelayWant, missing []string, err error) {
+func (b *Book) wants(ctx context.Context, relay string, key ed25519.PublicKey, p *api.RelayReport) (wants []api.RelayWant, missing []string, err error) {
 	live, err := b.cfg.Jobs.LiveImages(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -147,7 +148,11 @@ func (b *Book) wants(ctx context.Context, p *api.RelayReport) (wants []api.Relay
 				missing = append(missing, name+"/"+v)
 				continue
 			}
-			wants = append(wants, api.RelayWant{Name: name, Version: v, InfoHash: info.InfoHash, Digest: info.Digest})
+			pass, err := b.cfg.Jobs.RelayPass(info.InfoHash, relay, key)
+			if err != nil {
+				return nil, nil, err
+			}
+			wants = append(wants, api.RelayWant{Name: name, Version: v, InfoHash: info.InfoHash, Digest: info.Digest, Pass: pass})
 		}
 	}
 	return wants, missing, nil
@@ -165,26 +170,15 @@ func (r *relay) holds(w api.RelayWant) bool {
 
 // reply makes the answer to a report.
 func (b *Book) reply(r *relay) api.RelayReply {
-	peers := b.cfg.Jobs.Peers()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := api.RelayReply{Name: r.rec.Name, IntervalMs: int(interval.Milliseconds()), ImageKeys: b.cfg.ImageKeys, Missing: r.miss, Wants: []api.RelayWant{}, Peers: []string{}}
+	out := api.RelayReply{Name: r.rec.Name, IntervalMs: int(interval.Milliseconds()), ImageKeys: b.cfg.ImageKeys, Missing: r.miss, Wants: []api.RelayWant{}}
 	for _, w := range r.wants {
 		if !r.holds(w) {
 			w.Sources = b.sources(r, w)
 		}
 		out.Wants = append(out.Wants, w)
 	}
-	for _, o := range b.relays {
-		if o != r && o.alive {
-			peers = append(peers, o.addr.Addr())
-		}
-	}
-	for _, ip := range peers {
-		out.Peers = append(out.Peers, ip.String())
-	}
-	slices.Sort(out.Peers)
-	out.Peers = slices.Compact(out.Peers)
 	return out
 }
 
