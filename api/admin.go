@@ -176,5 +176,6 @@ const (
 	RouteHosts   = "/v1/hosts"  // GET []Host; POST Host (add or change); /{name} GET, DELETE
 	RouteImages  = "/v1/images" // GET []Image
 	RouteJobs    = "/v1/jobs"   // GET []Job (newest first, without timelines); POST JobCreate -> Job or JobPlan; /{id} GET Job; /{id}/report GET; /{id}/cancel POST
+	RouteRelays  = "/v1/relays" // GET []Relay; POST RelayAdd -> RelayToken; /{name} DELETE
 	RouteAdminEv = "/v1/events" // GET SSE: "event: log" with id, "event: tick"; ?since=SEQ
 )

@@ -37,6 +37,7 @@ const (
 	CodeAttempts     = "attempts_used_up"
 	CodeNoSession    = "no_session"
 	CodeTooManyTries = "too_many"
+	CodeBadToken     = "bad_token" // no relay has this token
 )
 
 // Problem is the body of every error answer (RFC 9457,

@@ -46,6 +46,7 @@ losetup mount
 ps procps
 tmux tmux
 aria2c aria2
+/usr/share/doc/python3-libtorrent python3-libtorrent
 zstd zstd
 "
 # bench-swarm lists what is absent and goes on without it.

@@ -98,6 +98,22 @@ func (c *Client) RemoveHost(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, api.RouteHosts+"/"+url.PathEscape(name), nil, nil)
 }
 
+// Relays lists the relays.
+func (c *Client) Relays(ctx context.Context) (r []api.Relay, err error) {
+	return r, c.call(ctx, http.MethodGet, api.RouteRelays, nil, &r)
+}
+
+// AddRelay makes a relay and the token it shows. A lost answer loses the token:
+// remove the relay and add it again.
+func (c *Client) AddRelay(ctx context.Context, name string) (t api.RelayToken, err error) {
+	return t, c.call(ctx, http.MethodPost, api.RouteRelays, api.RelayAdd{Name: name}, &t)
+}
+
+// RemoveRelay ends a relay's token.
+func (c *Client) RemoveRelay(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, api.RouteRelays+"/"+url.PathEscape(name), nil, nil)
+}
+
 // Images lists the usable image versions.
 func (c *Client) Images(ctx context.Context) (i []api.Image, err error) {
 	return i, c.call(ctx, http.MethodGet, api.RouteImages, nil, &i)

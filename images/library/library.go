@@ -23,9 +23,10 @@ import (
 
 // Library is one folder of images. It is safe for concurrent use, also by several processes.
 type Library struct {
-	dir  string
-	key  ed25519.PrivateKey // nil = read only
-	pubs []ed25519.PublicKey
+	dir    string
+	key    ed25519.PrivateKey // nil = makes no versions
+	copies bool               // takes versions made elsewhere, and removes them
+	pubs   []ed25519.PublicKey
 }
 
 // Open opens the library in dir. key signs new versions; with a nil key the library is read only and a missing
@@ -42,14 +43,25 @@ func Open(dir string, key ed25519.PrivateKey, pubs []ed25519.PublicKey) (*Librar
 	if pub, ok := key.Public().(ed25519.PublicKey); ok {
 		l.pubs = append(l.pubs, pub)
 	}
+	return l, l.prepare()
+}
+
+// OpenCopies opens a library that holds copies of versions made elsewhere, signed by one of pubs: Receive adds them.
+func OpenCopies(dir string, pubs []ed25519.PublicKey) (*Library, error) {
+	l := &Library{dir: dir, copies: true, pubs: slices.Clone(pubs)}
+	return l, l.prepare()
+}
+
+// prepare makes the folder and removes what crashed processes left behind.
+func (l *Library) prepare() error {
 	// Images hold password hashes and host secrets: nobody but the owner reads them.
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open image library: %w", err)
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return fmt.Errorf("open image library: %w", err)
 	}
 	if err := l.sweep(); err != nil {
-		return nil, fmt.Errorf("open image library %q: %w", dir, err)
+		return fmt.Errorf("open image library %q: %w", l.dir, err)
 	}
-	return l, nil
+	return nil
 }
 
 // VersionInfo is one line of a listing. Sizes are bytes.
@@ -141,9 +153,21 @@ func (l *Library) Get(name, version string) (*Version, error) {
 	return l.open(name, version)
 }
 
+// Latest returns the newest version of an image without opening it, "" when there is none.
+func (l *Library) Latest(name string) (string, error) {
+	if err := manifest.CheckName(name); err != nil {
+		return "", fmt.Errorf("find image: %w", err)
+	}
+	list, err := l.versions(name)
+	if err != nil || len(list) == 0 {
+		return "", err
+	}
+	return list[len(list)-1], nil
+}
+
 // Remove deletes a version. The caller makes sure that no job and no open Version needs it.
 func (l *Library) Remove(name, version string) error {
-	if l.key == nil {
+	if l.key == nil && !l.copies {
 		return fmt.Errorf("remove image %s/%s: %w", name, version, ErrReadOnly)
 	}
 	if err := errors.Join(manifest.CheckName(name), manifest.CheckVersion(version)); err != nil {

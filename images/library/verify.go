@@ -32,6 +32,12 @@ func (r Result) OK() bool { return len(r.Bad) == 0 }
 // SHA-1 of the torrent, and every zero cell with zero. Damaged cells are in the result; an error means that it could
 // not be done. progress may be nil. Opening the version has checked signature, manifest and torrent already.
 func (v *Version) Verify(ctx context.Context, progress func(Progress)) (Result, error) {
+	return v.verify(ctx, progress, func(context.Context, int64, []byte) error { return nil })
+}
+
+// verify is Verify that hands every data cell on with its ordinal, masked; nil for a damaged one. Cells come from
+// several goroutines.
+func (v *Version) verify(ctx context.Context, progress func(Progress), each func(ctx context.Context, ord int64, cell []byte) error) (Result, error) {
 	if progress == nil {
 		progress = func(Progress) {}
 	}
@@ -53,23 +59,35 @@ func (v *Version) Verify(ctx context.Context, progress func(Progress)) (Result, 
 	rep := newReporter("verify", v.man.ShippedBytes()+countCells(runs)*v.man.Cell, progress)
 	var mu sync.Mutex
 	res := Result{DataCells: pieces, ZeroCells: v.man.ZeroCount(), Bytes: v.man.ShippedBytes()}
-	check := func(_ context.Context, buf []byte, cell, _ int64) error {
+	check := func(buf []byte, cell int64) ([]byte, error) {
 		bad, err := v.checkCell(buf, cell)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if bad != nil {
 			mu.Lock()
 			res.Bad = append(res.Bad, bad)
 			mu.Unlock()
+			buf = nil
 		}
 		rep.add(v.man.Cell)
-		return nil
+		return buf, nil
 	}
-	for _, list := range [][]manifest.Run{v.man.Cells, runs} {
-		if err := eachCell(ctx, list, v.man.Cell, check); err != nil {
-			return Result{}, fmt.Errorf("verify image %s/%s: %w", v.man.Name, v.man.Version, err)
+	err = eachCell(ctx, v.man.Cells, v.man.Cell, func(ctx context.Context, buf []byte, cell, ord int64) error {
+		buf, err := check(buf, cell)
+		if err != nil {
+			return err
 		}
+		return each(ctx, ord, buf)
+	})
+	if err == nil {
+		err = eachCell(ctx, runs, v.man.Cell, func(_ context.Context, buf []byte, cell, _ int64) error {
+			_, err := check(buf, cell)
+			return err
+		})
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("verify image %s/%s: %w", v.man.Name, v.man.Version, err)
 	}
 	slices.SortFunc(res.Bad, func(a, b *BadCellError) int { return cmp.Compare(a.Cell, b.Cell) })
 	return res, nil

@@ -70,30 +70,52 @@ func (l *Library) open(name, version string) (*Version, error) {
 	return v, nil
 }
 
-func (v *Version) load(l *Library, name, version string) (err error) {
-	if v.json, err = v.read(manifestFile, manifest.MaxJSON); err != nil {
-		return err
+func (v *Version) load(l *Library, name, version string) error {
+	f := Files{}
+	var err error
+	for _, r := range []struct {
+		file     string
+		limit    int64
+		optional bool
+		to       *[]byte
+	}{
+		{manifestFile, manifest.MaxJSON, false, &f.Manifest},
+		{sigFile, manifest.SigSize, false, &f.Sig},
+		{usedFile, MaxUsed, true, &f.Used},
+		{hashesFile, MaxHashes, true, &f.Hashes},
+		{torrentFile, metainfo.MaxSize, false, &f.Torrent},
+	} {
+		*r.to, err = v.read(r.file, r.limit)
+		if err != nil && !(r.optional && errors.Is(err, fs.ErrNotExist)) {
+			return err
+		}
 	}
-	if v.sig, err = v.read(sigFile, manifest.SigSize); err != nil {
-		return err
-	}
+	return v.adopt(l, f, name, version)
+}
+
+// Limits of the optional files, bytes; those of the others are manifest.MaxJSON, manifest.SigSize and metainfo.MaxSize.
+const (
+	MaxUsed   = 20 * manifest.MaxExtents
+	MaxHashes = 32 * manifest.MaxPieces
+)
+
+// Files are the small files of a version, as they travel.
+type Files struct {
+	Manifest, Sig, Torrent []byte
+	Used, Hashes           []byte // nil when their content stands in the manifest
+}
+
+// adopt checks signature, manifest and torrent and takes them over.
+func (v *Version) adopt(l *Library, f Files, name, version string) (err error) {
+	v.json, v.sig, v.usedBin, v.hashesBin, v.torrent = f.Manifest, f.Sig, f.Used, f.Hashes, f.Torrent
 	if err := manifest.VerifySig(l.pubs, v.json, v.sig); err != nil {
-		return err
-	}
-	if v.usedBin, err = v.readOptional(usedFile, 20*manifest.MaxExtents); err != nil {
-		return err
-	}
-	if v.hashesBin, err = v.readOptional(hashesFile, 32*manifest.MaxPieces); err != nil {
 		return err
 	}
 	if v.man, err = manifest.Load(v.json, v.usedBin, v.hashesBin); err != nil {
 		return err
 	}
 	if v.man.Name != name || v.man.Version != version {
-		return fmt.Errorf("the folder holds the manifest of %s/%s", v.man.Name, v.man.Version)
-	}
-	if v.torrent, err = v.read(torrentFile, metainfo.MaxSize); err != nil {
-		return err
+		return fmt.Errorf("the manifest is of %s/%s", v.man.Name, v.man.Version)
 	}
 	if v.tor, err = metainfo.Parse(v.torrent); err != nil {
 		return err
@@ -117,14 +139,6 @@ func (v *Version) read(file string, limit int64) ([]byte, error) {
 	}
 	if err == nil && int64(len(b)) > limit {
 		err = fmt.Errorf("%s exceeds the limit of %d bytes", file, limit)
-	}
-	return b, err
-}
-
-func (v *Version) readOptional(file string, limit int64) ([]byte, error) {
-	b, err := v.read(file, limit)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
 	}
 	return b, err
 }

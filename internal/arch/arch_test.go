@@ -54,13 +54,14 @@ var table = []rule{
 	{"server/decide", []string{"api/...", "server/job", "server/inventory/..."}},
 	{"server/store/...", []string{"api/...", "server/store/..."}},
 	{"server/seeder", []string{"api/...", "swarm/...", "images/...", "internal/units"}},
+	{"server/relay", []string{"api", "swarm/...", "images/...", "internal/units", "internal/version"}}, // runs on another machine: nothing of the server's
 	{"server/netboot/...", []string{"api/...", "server/decide", "server/inventory/...", "server/netboot/..."}},
 	{"server/daemon/...", []string{"api/...", "server/...", "tracker/...", "swarm/...", "images/...", "internal/units", "internal/version"}},
 	{"server/...", []string{"api/...", "server/decide", "server/job", "server/inventory/...", "server/event", "server/config", "server/store", "internal/units", "internal/version"}},
 	{"initramfs-agent/agenttest", []string{"initramfs-agent/...", "api/...", "swarm/...", "images/...", "internal/..."}}, // imported by tests only
 	{"initramfs-agent/...", []string{"initramfs-agent/...", "api/...", "swarm/...", "images/manifest", "images/metainfo", "images/mask", "images/fsmap/part", "internal/units", "internal/version"}},
 	{"tui/...", []string{"tui/...", "api", "api/client", "internal/units", "internal/version"}},
-	{"cmd/labswarm/...", []string{"cmd/labswarm/...", "server/daemon", "server/config", "tracker/...", "swarm/...", "images/...", "tui/...", "api/...", "e2e/classroom", "internal/units", "internal/version"}},
+	{"cmd/labswarm/...", []string{"cmd/labswarm/...", "server/daemon", "server/config", "server/relay", "tracker/...", "swarm/...", "images/...", "tui/...", "api/...", "e2e/classroom", "internal/units", "internal/version"}},
 	{"e2e/swarmbench", []string{"swarm/...", "tracker/...", "images/...", "api/...", "internal/..."}}, // measures; no part of a binary
 	{"e2e/...", []string{"e2e/...", "api/...", "images/...", "internal/..."}},
 	{"scripts/...", []string{"internal/units", "internal/version"}},
@@ -153,6 +154,7 @@ func TestTableHasTeeth(t *testing.T) {
 		{"tracker/plan", "swarm/peer"},
 		{"api", "api/order"},
 		{"server/netboot/dhcp", "server/httpapi"},
+		{"server/relay", "server/store"},
 	} {
 		if len(forbidden(tt[0], []string{module + tt[1]})) == 0 {
 			t.Errorf("the table lets %s import %s", tt[0], tt[1])

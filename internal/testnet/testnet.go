@@ -36,7 +36,8 @@ var ErrNeeds = errors.New("this machine cannot run the virtual classroom")
 type Net struct {
 	// Name of the namespace that holds bridge and taps.
 	Name   string
-	router string // namespace of the router, "" = none
+	router string   // namespace of the router, "" = none
+	hosts  []string // namespaces of AddHost
 	dhcp   *Process
 	log    *os.File
 }
@@ -170,6 +171,10 @@ func (n *Net) Close() error {
 		errs = append(errs, remove(ctx, n.router))
 		n.router = ""
 	}
+	for _, h := range n.hosts {
+		errs = append(errs, remove(ctx, h))
+	}
+	n.hosts = nil
 	errs = append(errs, remove(ctx, n.Name))
 	return errors.Join(errs...)
 }

@@ -56,6 +56,19 @@ func TestLAN(t *testing.T) {
 			t.Errorf("interface %s is missing (%v):\n%s", want, err, out)
 		}
 	}
+	a, err := n.AddHost(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := n.AddHost(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{b.IP, ServerIP} {
+		if out, err := a.Command(t.Context(), "ping", "-c", "1", "-W", "5", to).CombinedOutput(); err != nil {
+			t.Errorf("ping from a host to %s: %v\n%s", to, err, out)
+		}
+	}
 	// A process that stays inside must not keep the namespace.
 	p, err := Start(n.Command(t.Context(), "sleep", "1000"))
 	if err != nil {
@@ -66,8 +79,8 @@ func TestLAN(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.Done()
-	if exists(name) || exists(router) {
-		t.Errorf("%s or %s is still there after Close", name, router)
+	if exists(name) || exists(router) || exists(a.Name) || exists(b.Name) {
+		t.Errorf("%s, %s or a host of it is still there after Close", name, router)
 	}
 	if !exists(foreign) {
 		t.Error("a foreign namespace was removed")

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"time"
 
 	"labswarm/api"
@@ -31,4 +33,27 @@ func (a adminService) Report(ctx context.Context, id uint64) (any, error) {
 		return nil, err
 	}
 	return report.Make(j, time.Now()), nil
+}
+
+// PutHost implements httpapi.AdminService: hosts and relays share the names of
+// the plan.
+func (a adminService) PutHost(ctx context.Context, h api.Host) (api.Host, error) {
+	if a.s.relays.Has(h.Name) {
+		return api.Host{}, &api.Problem{Status: http.StatusConflict, Title: "conflict", Code: api.CodeConflict,
+			Detail: fmt.Sprintf("save host %s: a relay has that name; choose another", h.Name)}
+	}
+	return a.Engine.PutHost(ctx, h)
+}
+
+// Relays implements httpapi.AdminService.
+func (a adminService) Relays(ctx context.Context) ([]api.Relay, error) { return a.s.relays.List(ctx) }
+
+// AddRelay implements httpapi.AdminService.
+func (a adminService) AddRelay(ctx context.Context, name string) (api.RelayToken, error) {
+	return a.s.relays.Add(ctx, name)
+}
+
+// RemoveRelay implements httpapi.AdminService.
+func (a adminService) RemoveRelay(ctx context.Context, name string) error {
+	return a.s.relays.Remove(ctx, name)
 }

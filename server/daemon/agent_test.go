@@ -93,6 +93,24 @@ func TestDeploymentOverTheAgentAPI(t *testing.T) {
 	}
 }
 
+// TestPlainPeersAreToldToHosts: without the flag no host opens itself to
+// clients that are not ours.
+func TestPlainPeersAreToldToHosts(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		s := newSite(t)
+		s.plain = plain
+		s.restart()
+		h := s.host("a1")
+		s.createJob()
+		s.boot(h, decide.Agent)
+		a := newAgent(s, h)
+		a.enrol()
+		if a.order(); a.o.Swarm.PlainPeers != plain {
+			t.Errorf("order with plain peers %v: %+v", plain, a.o.Swarm)
+		}
+	}
+}
+
 func TestCommenceIsGivenOnce(t *testing.T) {
 	s := newSite(t)
 	h := s.host("a1")

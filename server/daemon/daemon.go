@@ -25,6 +25,7 @@ import (
 	"labswarm/internal/version"
 	"labswarm/server/config"
 	"labswarm/server/daemon/control"
+	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
 	"labswarm/server/netboot"
 	"labswarm/server/netboot/bootfile"
@@ -32,6 +33,7 @@ import (
 	"labswarm/server/store"
 	"labswarm/swarm/peercert"
 	"labswarm/tracker"
+	"labswarm/tracker/registry"
 )
 
 // Config is what a server is told. Start from config.Default.
@@ -88,6 +90,7 @@ type server struct {
 	ip     netip.Addr
 	store  *store.Bolt
 	engine *control.Engine
+	relays *relays.Book
 	seeder *seeder.Seeder
 	track  *tracker.Tracker
 	boot   *netboot.Server
@@ -197,27 +200,43 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if _, err := rand.Read(seed.PeerID[8:]); err != nil {
 		return fmt.Errorf("make peer id: %w", err)
 	}
-	seed.AllowPeer = func(ip netip.Addr) bool { return s.cfg.PlainPeers || s.engine.AllowPeer(ip) }
+	seed.AllowPeer = func(ip netip.Addr) bool { return s.cfg.PlainPeers || s.engine.AllowPeer(ip) || s.relays.Allow(ip) }
 	seed.Pass = func(ih [20]byte) (*peercert.Pass, error) { return s.engine.PeerPass(ih) }
-	seed.Admit = func(ih [20]byte, id peercert.ID) error { return s.engine.AdmitPeer(ih, id) }
+	seed.Admit = s.admit
 	if s.seeder, err = seeder.New(seed); err != nil {
 		return err
 	}
 	s.seedPort = portOf(peers)
 	s.track = tracker.New(s.log.With("part", "tracker"))
-	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), log: s.log}
-	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: newImages(lib), Swarms: sw,
-		BootStyle: s.cfg.BootStyle, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec, Patience: s.quiet, PlainPeers: s.cfg.PlainPeers})
+	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), mbps: s.seedMbps, log: s.log,
+		served: map[[20]byte]*served{}, relays: map[[20]byte][]registry.Seed{}}
+	imgs := newImages(lib)
+	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: imgs, Swarms: sw,
+		BootStyle: s.cfg.BootStyle, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
+		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet})
 	if err != nil {
 		return err
 	}
 	if s.agents, err = s.listen(ctx, s.cfg.AgentPort); err != nil {
 		return err
 	}
+	s.relays, err = relays.New(ctx, relays.Config{Store: s.store, Images: imgs, Swarms: sw, Jobs: s.engine, Log: s.log.With("part", "relays"),
+		ImageKeys: [][]byte{s.keys.ImagePublic()}, ServerKey: s.keys.ServerPublic(), Server: s.agents.Addr().String()})
+	if err != nil {
+		return err
+	}
 	if s.cfg.PlainPeers {
 		s.plain, err = s.listen(ctx, s.cfg.TrackerPort)
 	}
 	return err
+}
+
+// admit has the last word on who fetches from the server's seed.
+func (s *server) admit(ih [20]byte, id peercert.ID) error {
+	if id.Seed {
+		return s.relays.Admit(ih, id.Host)
+	}
+	return s.engine.AdmitPeer(ih, id)
 }
 
 func (s *server) netbootConfig() netboot.Config {
@@ -238,11 +257,13 @@ func (s *server) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	agents := httpapi.NewAgent(s.engine, cert, s.log.With("part", "agents"))
+	agents.AddRelays(s.relays)
 	admin := httpapi.NewAdmin(adminService{s.engine, s}, s.log.With("part", "admin"))
 	parts := map[string]func(context.Context) error{
 		"jobs":    s.engine.Run,
 		"seed":    s.seeder.Run,
 		"tracker": s.track.Run,
+		"relays":  s.relays.Run,
 		"agents":  func(ctx context.Context) error { return agents.Serve(ctx, s.agents) },
 		"admin":   func(ctx context.Context) error { return admin.Serve(ctx, s.admin) },
 		"plain":   s.servePlain,
@@ -259,7 +280,7 @@ func (s *server) run(ctx context.Context) error {
 		})
 	}
 	s.log.Info("ready", "name", s.cfg.Name, "version", version.String(), "if", s.cfg.Interface, "ip", s.ip.String(), "dhcp", s.cfg.DHCP,
-		"agents", s.agents.Addr().String(), "socket", s.admin.Addr().String(), "key", order.KeyID(s.keys.ServerPublic()))
+		"seed_mbps", s.seedMbps(), "agents", s.agents.Addr().String(), "socket", s.admin.Addr().String(), "key", order.KeyID(s.keys.ServerPublic()))
 	notify(s.log, sd.SdNotifyReady)
 	err = g.Wait()
 	notify(s.log, sd.SdNotifyStopping)

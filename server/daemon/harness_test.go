@@ -42,6 +42,8 @@ type site struct {
 	image string
 	disk  []byte // the image's source disk
 
+	codec string        // of imports, "" = the usual
+	plain bool          // --plain-peers at the next start
 	quiet time.Duration // patience with agents of the next start, 0 = the usual
 
 	srv  *server
@@ -99,7 +101,7 @@ func (s *site) importImage() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	v, err := lib.Import(s.t.Context(), library.ImportOptions{Name: s.image, File: file, Cell: 256 << 10})
+	v, err := lib.Import(s.t.Context(), library.ImportOptions{Name: s.image, File: file, Cell: 256 << 10, Codec: s.codec})
 	if err != nil {
 		s.t.Fatalf("import: %v", err)
 	}
@@ -113,7 +115,7 @@ func (s *site) start() {
 	s.t.Helper()
 	cfg := config.Default()
 	cfg.StateDir, cfg.Interface = s.dir, "lo"
-	cfg.AgentPort, cfg.PeerPort = 0, 0
+	cfg.AgentPort, cfg.PeerPort, cfg.TrackerPort, cfg.PlainPeers = 0, 0, 0, s.plain
 	if s.srv != nil { // a restarted server has its old ports
 		cfg.AgentPort, cfg.PeerPort = s.srv.cfg.AgentPort, s.srv.cfg.PeerPort
 	}
@@ -280,6 +282,7 @@ func (a *agent) call(method, route string, body any) (int, []byte) {
 	if err != nil {
 		a.s.t.Fatal(err)
 	}
+	req.Header.Set("X-Idempotency-Key", "1") // net/http repeats it when a kept connection died with a restarted server, as the real agent does
 	res, err := a.http.Do(req)
 	if err != nil {
 		a.s.t.Fatalf("%s: %v", route, err)
@@ -385,9 +388,11 @@ func (a *agent) goodResult(fence uint64) api.Result {
 	return api.Result{BootID: a.boot, OrderID: a.o.ID, Fence: fence, OK: true, Disk: a.ev.Disks[0], Readback: info.Readback, CellsWritten: 12, CellsKept: 1, BytesFromSeed: 12 << 18}
 }
 
+func (s *site) imageKeys() []ed25519.PublicKey { return []ed25519.PublicKey{s.srv.keys.ImagePublic()} }
+
 func (s *site) lib() *library.Library {
 	s.t.Helper()
-	lib, err := library.Open(filepath.Join(s.dir, "images"), nil, []ed25519.PublicKey{s.srv.keys.ImagePublic()})
+	lib, err := library.Open(filepath.Join(s.dir, "images"), nil, s.imageKeys())
 	if err != nil {
 		s.t.Fatal(err)
 	}

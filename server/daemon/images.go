@@ -41,6 +41,9 @@ func (im *images) Find(name, version string) (control.ImageInfo, error) {
 	return f.info, nil
 }
 
+// Latest implements relays.Images.
+func (im *images) Latest(name string) (string, error) { return im.lib.Latest(name) }
+
 // File implements control.Images.
 func (im *images) File(name, version, file string) ([]byte, error) {
 	f, err := im.load(name, version)

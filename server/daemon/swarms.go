@@ -5,23 +5,38 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"sync"
 
 	"labswarm/api"
 	"labswarm/images/library"
 	"labswarm/server/daemon/control"
+	"labswarm/server/daemon/relays"
 	"labswarm/server/seeder"
 	"labswarm/swarm/peer"
 	"labswarm/tracker"
 	"labswarm/tracker/registry"
 )
 
-// swarms is control.Swarms on the tracker and the seeder.
+// swarms is control.Swarms and relays.Swarms on the tracker and the seeder.
 type swarms struct {
 	lib    *library.Library
 	seeder *seeder.Seeder
 	track  *tracker.Tracker
 	addr   netip.AddrPort // of the seed, as hosts reach it
+	mbps   func() int     // what the seed can send now, Mb/s, 0 = unknown
 	log    *slog.Logger
+
+	mu     sync.Mutex // of what follows, and while a version begins or ends to be served
+	served map[[20]byte]*served
+	relays map[[20]byte][]registry.Seed // who holds a version besides
+}
+
+// served is a version that the seeder has open, and for whom.
+type served struct {
+	spec tracker.SwarmSpec // with the server's own seed only
+	job  bool              // a live job deploys it: it has a plan
+	lent bool              // a relay fetches it
 }
 
 // source is seeder.Source on one opened image version.
@@ -47,24 +62,88 @@ func (v source) Frame(piece int, buf []byte) ([]byte, bool) {
 
 // Serve implements control.Swarms.
 func (s *swarms) Serve(name, ver string) error {
-	v, err := s.lib.Get(name, ver)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sv, err := s.open(name, ver)
 	if err != nil {
 		return err
+	}
+	sv.job = true
+	return s.direct(sv)
+}
+
+// Lend implements relays.Swarms: the version is served without a plan.
+func (s *swarms) Lend(name, ver string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sv, err := s.open(name, ver)
+	if err != nil {
+		return err
+	}
+	sv.lent = true
+	return nil
+}
+
+// open has a version served; s.mu is held.
+func (s *swarms) open(name, ver string) (*served, error) {
+	v, err := s.lib.Get(name, ver)
+	if err != nil {
+		return nil, err
+	}
+	ih := v.InfoHash()
+	if sv := s.served[ih]; sv != nil {
+		return sv, v.Close()
 	}
 	if err := v.FramesErr(); err != nil {
 		s.log.Warn("image is sent uncompressed", "image", name+"/"+v.Manifest().Version, "err", err)
 	}
-	ih, pieces := v.InfoHash(), v.Manifest().Pieces()
-	if s.seeder.Has(ih) {
-		err = v.Close()
-	} else {
-		err = s.seeder.Add(source{v, s.log})
+	sv := &served{spec: tracker.SwarmSpec{InfoHash: ih, Name: name + "/" + v.Manifest().Version, Pieces: v.Manifest().Pieces(),
+		Seeds: []registry.Seed{{ID: relays.ServerName, Addr: s.addr}}}}
+	if err := s.seeder.Add(source{v, s.log}); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return err
+	s.served[ih] = sv
+	return sv, nil
+}
+
+// direct has the tracker plan a version with all its seeds; s.mu is held.
+func (s *swarms) direct(sv *served) error {
+	spec := sv.spec
+	spec.Seeds = append(slices.Clone(spec.Seeds), s.relays[spec.InfoHash]...)
+	spec.Seeds[0].LinkMbps = s.mbps()
+	return s.track.AddSwarm(spec)
+}
+
+// leave ends what nobody needs any more; s.mu is held.
+func (s *swarms) leave(sv *served) {
+	if !sv.job {
+		s.track.RemoveSwarm(sv.spec.InfoHash)
 	}
-	return s.track.AddSwarm(tracker.SwarmSpec{InfoHash: ih, Name: name + "/" + v.Manifest().Version, Pieces: pieces,
-		Seeds: []registry.Seed{{ID: "server", Addr: s.addr}}})
+	if !sv.job && !sv.lent {
+		s.seeder.Remove(sv.spec.InfoHash)
+		delete(s.served, sv.spec.InfoHash)
+	}
+}
+
+// SetRelays implements relays.Swarms.
+func (s *swarms) SetRelays(text string, seeds []registry.Seed) {
+	s.with(text, func(ih [20]byte) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.relays[ih] = seeds
+		if len(seeds) == 0 {
+			delete(s.relays, ih)
+		}
+		if sv := s.served[ih]; sv != nil && sv.job {
+			return s.direct(sv)
+		}
+		return nil
+	})
+}
+
+// Seed implements relays.Swarms.
+func (s *swarms) Seed() api.PeerRef {
+	return api.PeerRef{HostID: relays.ServerName, Addr: s.addr.String(), Server: true}
 }
 
 // infoHash reads 40 hex digits.
@@ -89,10 +168,19 @@ func (s *swarms) with(text string, fn func(ih [20]byte) error) {
 }
 
 // Stop implements control.Swarms.
-func (s *swarms) Stop(text string) {
+func (s *swarms) Stop(text string) { s.end(text, func(sv *served) { sv.job = false }) }
+
+// Return implements relays.Swarms.
+func (s *swarms) Return(text string) { s.end(text, func(sv *served) { sv.lent = false }) }
+
+func (s *swarms) end(text string, drop func(*served)) {
 	s.with(text, func(ih [20]byte) error {
-		s.track.RemoveSwarm(ih)
-		s.seeder.Remove(ih)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if sv := s.served[ih]; sv != nil {
+			drop(sv)
+			s.leave(sv)
+		}
 		return nil
 	})
 }
@@ -102,7 +190,7 @@ func (s *swarms) Report(text string, r control.HostReport) {
 	s.with(text, func(ih [20]byte) error {
 		return s.track.Update(ih, tracker.HostReport{
 			HostID: r.Host, Addr: r.Addr, Room: r.Room, Have: r.Have, Front: r.Front, Done: r.Done, RateBps: r.RateBps,
-			Parent: r.Parent, ParentSlow: r.ParentSlow, Accused: r.Accused,
+			Parent: r.Parent, ParentSlow: r.ParentSlow, Accused: r.Accused, LinkMbps: r.LinkMbps, Brake: r.Brake, Waiting: r.Waiting,
 		})
 	})
 }
@@ -144,4 +232,7 @@ func (s *swarms) Sent(text string) (n int64) {
 	return n
 }
 
-var _ control.Swarms = (*swarms)(nil)
+var (
+	_ control.Swarms = (*swarms)(nil)
+	_ relays.Swarms  = (*swarms)(nil)
+)

@@ -26,6 +26,9 @@ type AdminService interface {
 	PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, error)
 	CreateJob(ctx context.Context, req *api.JobCreate, idemKey string) (api.Job, error)
 	CancelJob(ctx context.Context, id uint64, by string) (api.Job, error)
+	Relays(ctx context.Context) ([]api.Relay, error)
+	AddRelay(ctx context.Context, name string) (api.RelayToken, error)
+	RemoveRelay(ctx context.Context, name string) error
 	// Report returns the run report, ready to be written as JSON.
 	Report(ctx context.Context, id uint64) (any, error)
 	EventsSince(ctx context.Context, after uint64, limit int) ([]api.Event, error)
@@ -65,6 +68,9 @@ func NewAdmin(svc AdminService, log *slog.Logger) *Admin {
 		"GET " + api.RouteJobs + "/{id}":         a.job,
 		"POST " + api.RouteJobs + "/{id}/cancel": a.cancelJob,
 		"GET " + api.RouteJobs + "/{id}/report":  a.report,
+		"GET " + api.RouteRelays:                 get(svc.Relays),
+		"POST " + api.RouteRelays:                a.addRelay,
+		"DELETE " + api.RouteRelays + "/{name}":  a.removeRelay,
 		"GET " + api.RouteAdminEv:                a.events,
 	} {
 		mux.Handle(route, wrap(log, h))

@@ -58,6 +58,7 @@ var imageFiles = []string{"manifest.json", "manifest.sig", "image.torrent", "use
 type Agent struct {
 	svc    AgentService
 	log    *slog.Logger
+	mux    *http.ServeMux
 	srv    *http.Server
 	all    *rate.Limiter
 	source *sources
@@ -68,6 +69,7 @@ type Agent struct {
 func NewAgent(svc AgentService, cert tls.Certificate, log *slog.Logger) *Agent {
 	a := &Agent{svc: svc, log: log, all: rate.NewLimiter(enrolPerS, enrolPerS), source: newSources(enrolPerHost, 5, maxSources)}
 	mux := http.NewServeMux()
+	a.mux = mux
 	for route, h := range map[string]handler{
 		"POST " + api.RouteEnrol:    a.enrol,
 		"GET " + api.RouteOrder:     a.order,
@@ -148,15 +150,25 @@ func from(r *http.Request) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
+// clientKey is the key of the client's certificate.
+func clientKey(r *http.Request) (ed25519.PublicKey, error) {
+	if r.TLS != nil && len(r.TLS.PeerCertificates) == 1 {
+		if key, ok := r.TLS.PeerCertificates[0].PublicKey.(ed25519.PublicKey); ok {
+			return key, nil
+		}
+	}
+	return nil, fail(http.StatusForbidden, api.CodeNoSession, "no ed25519 client certificate") // onlyEd25519 refused it before
+}
+
 func (a *Agent) enrol(w http.ResponseWriter, r *http.Request) error {
 	if !a.source.allow(from(r)) || !a.all.Allow() {
 		return fail(http.StatusTooManyRequests, api.CodeTooManyTries, "too many enrolments: try again in a moment")
 	}
 	var req api.EnrolRequest
 	return withBody(w, r, enrolBody, &req, func(cert string) (any, error) {
-		key, ok := r.TLS.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
-		if !ok { // onlyEd25519 refused it before
-			return nil, fail(http.StatusForbidden, api.CodeNoSession, "no ed25519 client certificate")
+		key, err := clientKey(r)
+		if err != nil {
+			return nil, err
 		}
 		return a.svc.Enrol(r.Context(), cert, key, from(r), &req)
 	})
@@ -211,13 +223,18 @@ func (a *Agent) image(w http.ResponseWriter, r *http.Request) error {
 	if raw == nil {
 		return fail(http.StatusNotFound, api.CodeNotFound, "this image version has no %s", name)
 	}
+	a.send(w, raw)
+	return nil
+}
+
+// send writes an image file.
+func (a *Agent) send(w http.ResponseWriter, raw []byte) {
 	// Up to some MiB: a slow link gets more time than a small answer.
 	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
 		a.log.Debug("write deadline", "err", err)
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	_, _ = w.Write(raw) // the agent has gone: it asks again
-	return nil
+	_, _ = w.Write(raw) // the reader has gone: it asks again
 }
 
 func (a *Agent) commence(w http.ResponseWriter, r *http.Request) error {

@@ -54,6 +54,11 @@ type admin struct{ *control.Engine }
 
 func (admin) Server(context.Context) (api.ServerInfo, error) { return api.ServerInfo{}, nil }
 func (admin) Report(context.Context, uint64) (any, error)    { return nil, nil }
+func (admin) Relays(context.Context) ([]api.Relay, error)    { return nil, nil }
+func (admin) AddRelay(context.Context, string) (api.RelayToken, error) {
+	return api.RelayToken{}, nil
+}
+func (admin) RemoveRelay(context.Context, string) error { return nil }
 
 func engine(t testing.TB) *control.Engine {
 	t.Helper()

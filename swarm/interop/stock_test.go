@@ -1,6 +1,7 @@
-// Package interop holds tests only: the data plane against the stock
-// anacrolix/torrent Client, in both directions. They stand apart because that
-// client leaves goroutines behind, which swarm/peer's tests forbid.
+// Package interop holds tests only: the data plane against standard BitTorrent
+// clients (aria2c, libtorrent, the stock anacrolix/torrent Client), in both
+// directions. They stand apart because that client leaves goroutines behind,
+// which swarm/peer's tests forbid.
 package interop
 
 import (

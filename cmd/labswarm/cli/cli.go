@@ -73,16 +73,16 @@ Without a command, on a terminal, it opens the console.`,
 	f.BoolVar(&e.json, "json", false, "print JSON")
 	f.BoolVar(&e.quiet, "quiet", false, "no progress")
 	f.BoolVar(&e.noColor, "no-color", false, "no colour (also: NO_COLOR)")
-	// A closed terminal ends every command tidily, but not the server.
+	// A closed terminal ends every command tidily, but not the server and the relay.
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
-		if cmd.Name() != "serve" {
+		if cmd.Name() != "serve" && cmd.Name() != "seed" {
 			ctx, cancel := context.WithCancelCause(cmd.Context())
 			onHangup(func() { cancel(errors.New("the terminal was closed")) })
 			cmd.SetContext(ctx)
 		}
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newServe(e), newImage(e), newRoom(e), newHost(e), newJob(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e))
+	root.AddCommand(newServe(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e))
 	return root
 }
 

@@ -45,8 +45,11 @@ func (d *desk) CancelJob(context.Context, uint64, string) (j api.Job, err error)
 func (d *desk) Report(context.Context, uint64) (any, error) {
 	return map[string]int{"seed_bytes_sent": 9}, nil
 }
-func (d *desk) LastEvent(context.Context) (uint64, error) { return 2, nil }
-func (d *desk) Wake() (<-chan struct{}, func())           { return d.ring, func() {} }
+func (d *desk) Relays(context.Context) ([]api.Relay, error)                    { return []api.Relay{}, nil }
+func (d *desk) AddRelay(context.Context, string) (t api.RelayToken, err error) { return }
+func (d *desk) RemoveRelay(context.Context, string) error                      { return nil }
+func (d *desk) LastEvent(context.Context) (uint64, error)                      { return 2, nil }
+func (d *desk) Wake() (<-chan struct{}, func())                                { return d.ring, func() {} }
 
 func (d *desk) EventsSince(_ context.Context, after uint64, _ int) ([]api.Event, error) {
 	var out []api.Event

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"labswarm/api"
 	"labswarm/api/order"
 	"labswarm/server/job"
 	"labswarm/server/store"
@@ -23,16 +24,26 @@ type scopePass struct {
 	pass  *peercert.Pass
 }
 
+// relayScope is the run of a swarm in which relays fetch an image that no live
+// job deploys. Hosts are never in it.
+const relayScope = "relays"
+
 // authority is the certificate authority of a job's swarm.
 func (e *Engine) authority(j *job.Job) (*peercert.Authority, [20]byte, error) {
-	var ih [20]byte
-	raw, err := hex.DecodeString(j.InfoHash)
-	if err != nil || len(raw) != len(ih) {
-		return nil, ih, fmt.Errorf("job %d: info-hash %q is not 40 hex digits", j.ID, j.InfoHash)
+	ih, err := parseInfoHash(j.InfoHash)
+	if err != nil {
+		return nil, ih, fmt.Errorf("job %d: %w", j.ID, err)
 	}
-	copy(ih[:], raw)
 	a, err := peercert.NewAuthority(e.cfg.Key.Seed(), ih, j.Scope)
 	return a, ih, err
+}
+
+func parseInfoHash(text string) (ih [20]byte, err error) {
+	raw, err := hex.DecodeString(text)
+	if err != nil || len(raw) != len(ih) {
+		return ih, fmt.Errorf("info-hash %q is not 40 hex digits", text)
+	}
+	return [20]byte(raw), nil
 }
 
 // member makes what an order says about the swarm: a certificate for this job
@@ -65,15 +76,55 @@ func (e *Engine) openScope(j *job.Job) error {
 	return nil
 }
 
-// PeerPass is the seed's certificate in a swarm.
+// PeerPass is the seed's certificate in a swarm: of the live jobs' run, else of
+// the relays'.
 func (e *Engine) PeerPass(infoHash [20]byte) (*peercert.Pass, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	p, ok := e.scopes[infoHash]
-	if !ok {
-		return nil, fmt.Errorf("no live job uses %x", infoHash)
+	if p, ok := e.scopes[infoHash]; ok {
+		return p.pass, nil
 	}
-	return p.pass, nil
+	a, err := peercert.NewAuthority(e.cfg.Key.Seed(), infoHash, relayScope)
+	if err != nil {
+		return nil, err
+	}
+	pass, err := a.NewPass(peercert.ID{Host: seedName, Seed: true})
+	if err != nil {
+		return nil, err
+	}
+	e.scopes[infoHash] = scopePass{relayScope, pass}
+	return pass, nil
+}
+
+// RelayPass makes a relay a member of the present run of a swarm, over the key
+// of its TLS certificate.
+func (e *Engine) RelayPass(infoHash, name string, key ed25519.PublicKey) (api.RelayPass, error) {
+	ih, err := parseInfoHash(infoHash)
+	if err != nil {
+		return api.RelayPass{}, err
+	}
+	scope := relayScope
+	e.mu.Lock()
+	if p, ok := e.scopes[ih]; ok {
+		scope = p.scope
+	}
+	e.mu.Unlock()
+	a, err := peercert.NewAuthority(e.cfg.Key.Seed(), ih, scope)
+	if err != nil {
+		return api.RelayPass{}, err
+	}
+	cert, err := a.Issue(key, peercert.ID{Host: name, Seed: true})
+	return api.RelayPass{Authority: a.Cert(), Cert: cert}, err
+}
+
+// closeScope ends the run of a swarm that no live job needs: relays get other
+// certificates, and those of its hosts are worth nothing to them then.
+func (e *Engine) closeScope(infoHash string) {
+	if ih, err := parseInfoHash(infoHash); err == nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.scopes, ih)
+	}
 }
 
 // AdmitPeer says why the owner of a certificate gets nothing from the seed, nil

@@ -226,6 +226,7 @@ func (e *Engine) stopUnused(ctx context.Context, infoHash string) {
 			return
 		}
 	}
+	e.closeScope(infoHash)
 	e.cfg.Swarms.Stop(infoHash)
 }
 
