@@ -39,9 +39,11 @@ type conn struct {
 
 	lastRx atomic.Int64 // Unix ns of the last payload byte, or of the first open request
 	more   chan struct{}
-	gone   chan struct{} // closed by close
-	once   sync.Once
-	why    error // reason of close; read after gone
+	// frameAsked is when the peer last asked for bytes of a frame, Unix ns; 0 = never.
+	frameAsked atomic.Int64
+	gone       chan struct{} // closed by close
+	once       sync.Once
+	why        error // reason of close; read after gone
 
 	// Guarded by Node.mu.
 	ready    bool // extension handshake seen, or not to be expected

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
 
@@ -98,9 +100,11 @@ func TestFrameChain(t *testing.T) {
 		h.wait()
 		h.store.check()
 		for i, f := range frames {
-			if !bytes.Equal(h.frames.get(i), f) {
+			got := h.frames.get(i)
+			if got == nil || !bytes.Equal(got.b, f) {
 				t.Errorf("%s: frame %d differs from the seed's", h.name, i)
 			}
+			h.frames.release(got)
 		}
 		s := h.Stats()
 		if s.Switches > 0 {
@@ -162,6 +166,53 @@ func TestEvictedGoesPlain(t *testing.T) {
 	}
 	if a.Stats().FramesReceived == 0 || b.Stats().FramesReceived != 0 {
 		t.Errorf("a received %d frames, want some; b %d, want 0", a.Stats().FramesReceived, b.Stats().FramesReceived)
+	}
+}
+
+// TestLaggingChildInAChain: a child that writes half as fast as its parent still
+// gets cells compressed when the parent has long been beyond its cache.
+func TestLaggingChildInAChain(t *testing.T) {
+	t.Parallel()
+	const pieces, room = 240, 20 // frames below 50 KiB
+	tr := newTorrent(t, pieces, testPiece)
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range pieces {
+		p := tr.piece(i)
+		for k := range 45_000 {
+			p[k] = byte(r.Uint32())
+		}
+		tr.hashes[i] = sha1.Sum(p)
+	}
+	seed := framedSeed(t, tr, encode(t, tr))
+	var parentHas, childHas atomic.Int64
+	gate := func(open func() bool) error {
+		for end := time.Now().Add(deadline); !open(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				return errDisk
+			}
+		}
+		return nil
+	}
+	ps, cs := newStore(t, tr, []int{}), newStore(t, tr, []int{})
+	ps.writeErr = func(i int) error { return gate(func() bool { return childHas.Load() > int64(i)/2-8 }) }
+	cs.writeErr = func(i int) error { return gate(func() bool { return parentHas.Load() >= int64(min(2*i, pieces)) }) }
+	parent := start(t, "parent", tr, ps, func(c *Config) {
+		c.FrameCacheBytes, c.PoolBuffers = room*48<<10, 8
+		c.OnFront = func(have, _ int) { parentHas.Store(int64(have)) }
+	})
+	child := start(t, "child", tr, cs, func(c *Config) {
+		c.PoolBuffers = 8
+		c.OnFront = func(have, _ int) { childHas.Store(int64(have)) }
+	})
+	parent.from(seed)
+	child.from(parent)
+	parent.wait()
+	child.wait()
+	child.store.check()
+	got := child.Stats().FramesReceived
+	t.Logf("%d of %d cells came compressed; by age it would be about %d", got, pieces, 2*room)
+	if got < 3*room {
+		t.Errorf("%d of %d cells came compressed; want more than twice what the parent keeps", got, pieces)
 	}
 }
 
@@ -313,21 +364,4 @@ func TestEndlessTurns(t *testing.T) {
 	if h.Stats().BytesFromServer == 0 {
 		t.Error("nothing came from the server")
 	}
-}
-
-// TestFrameCacheBytes: the cache stays within its bytes.
-func TestFrameCacheBytes(t *testing.T) {
-	c := newFrameCache(100)
-	for i := range 50 {
-		c.put(i, make([]byte, 30))
-		c.put(i, make([]byte, 31))
-	}
-	if c.bytes != 93 || c.lru.Len() != 3 || len(c.at) != 3 || c.get(49) == nil || c.get(46) != nil {
-		t.Errorf("cache holds %d bytes in %d frames", c.bytes, c.lru.Len())
-	}
-	c.put(1, make([]byte, 101))
-	if c.bytes != 0 || c.get(1) != nil {
-		t.Errorf("a frame above the limit stayed: %d bytes", c.bytes)
-	}
-	c.drop(7)
 }
