@@ -39,7 +39,7 @@ func (s *session) deploy(ctx context.Context, o order.Order, v *order.Verified, 
 	if err != nil {
 		return err
 	}
-	node, err := s.newNode(b, ses)
+	node, err := s.newNode(b, ses, d)
 	if err != nil {
 		return err
 	}
@@ -85,10 +85,13 @@ func (s *session) granted(c order.Cleared, err error) error {
 	return err
 }
 
-func (s *session) newNode(b *bundle.Bundle, ses *writer.Session) (*peer.Node, error) {
+func (s *session) newNode(b *bundle.Bundle, ses *writer.Session, d api.Disk) (*peer.Node, error) {
+	nics := s.cfg.Source.Collect(nil, nil).NICs
+	compressed := s.compressed(nics, d)
+	mem := budget(bootenv.RAMBytes(), b.Manifest.Cell, compressed)
 	cfg := peer.Config{
 		InfoHash: b.Torrent.InfoHash, Pieces: b.Manifest.Pieces(), PieceLen: b.Manifest.Cell, Hash: b.PieceHash,
-		Storage: ses.Storage, Listener: s.ln, PoolBuffers: poolBuffers(bootenv.RAMBytes(), b.Manifest.Cell), Log: s.cfg.Log,
+		Storage: ses.Storage, Listener: s.ln, PoolBuffers: mem.buffers, FrameCacheBytes: mem.frames, NoFrames: !compressed, Log: s.cfg.Log,
 		OnAccuse: func(piece int, from peer.Peer) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -110,12 +113,6 @@ func (s *session) newNode(b *bundle.Bundle, ses *writer.Session) (*peer.Node, er
 	node.SetSources(sources(s.assigned))
 	s.mu.Unlock()
 	return node, nil
-}
-
-// poolBuffers keeps the data plane's memory at a twelfth of the machine's, at
-// most 64 MiB.
-func poolBuffers(ram, cell int64) int {
-	return int(max(min(ram/12, 64<<20)/cell, 8))
 }
 
 // fetchAndProve fetches what is missing, reads everything back, fetches once
