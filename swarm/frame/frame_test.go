@@ -6,7 +6,9 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"pgregory.net/rapid"
@@ -188,7 +190,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 // BenchmarkLevels encodes the cells of a disk image, LABSWARM_BENCH_IMAGE names
-// it: MB/s of one core and what is left.
+// it: MB per second of one core and what is left.
 func BenchmarkLevels(b *testing.B) {
 	path := os.Getenv("LABSWARM_BENCH_IMAGE")
 	if path == "" {
@@ -203,12 +205,14 @@ func BenchmarkLevels(b *testing.B) {
 			}
 			b.SetBytes(int64(len(cells)) << 20)
 			var frames [][]byte
+			cpu := cpuTime(b)
 			for b.Loop() {
 				frames = frames[:0]
 				for _, c := range cells {
 					frames = append(frames, e.Encode(nil, c))
 				}
 			}
+			perCore(b, len(cells), cpu)
 			sum := 0
 			for _, f := range frames {
 				sum += min(len(f), 1<<20)
@@ -232,6 +236,7 @@ func BenchmarkLevels(b *testing.B) {
 		}
 		dst := make([]byte, 1<<20)
 		b.SetBytes(int64(len(cells)) << 20)
+		cpu := cpuTime(b)
 		for b.Loop() {
 			for _, f := range frames {
 				if err := d.Decode(dst, f); err != nil {
@@ -239,7 +244,23 @@ func BenchmarkLevels(b *testing.B) {
 				}
 			}
 		}
+		perCore(b, len(cells), cpu)
 	})
+}
+
+// perCore reports MB of cells per second of processor time since cpu, which a
+// busy machine changes little.
+func perCore(b *testing.B, cells int, cpu time.Duration) {
+	b.ReportMetric(float64(b.N)*float64(cells)*(1<<20)/1e6/(cpuTime(b)-cpu).Seconds(), "MB/cpu-s")
+}
+
+// cpuTime is the processor time of this process so far.
+func cpuTime(b *testing.B) time.Duration {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
 
 // load reads the cells of 1 MiB that hold something, at most 400.
