@@ -90,7 +90,7 @@ type Job struct {
 	After        string    `json:"after"`
 	CellBytes    int64     `json:"cell_bytes"`
 	Cells        int       `json:"cells"`
-	BytesShipped int64     `json:"bytes_shipped"` // per host, at most
+	BytesShipped int64     `json:"bytes_shipped"`   // per host, at most
 	SeedSent     int64     `json:"seed_bytes_sent"` // bytes of the image: a compressed cell counts as the cell
 	SeedWire     int64     `json:"seed_wire_bytes"` // the same as they travelled
 	Slots        []Slot    `json:"slots"`

@@ -114,8 +114,12 @@ func hostile(t testing.TB) map[string][]byte {
 	for range 10_000 {
 		many = append(many, 0, 0, 0)
 	}
+	// One cell, but a window of 1.9 GiB to unpack it in (RFC 8878, 3.1.1.1.2).
+	window := binary.LittleEndian.AppendUint32([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x80, 0xa7}, testCell)
+	window = append(window, 3|testCell<<3&0xff, testCell<<3>>8&0xff, testCell<<3>>16, 'A')
 	return map[string][]byte{
 		"empty":         {},
+		"huge window":   window,
 		"empty blocks":  append(many, 1, 0, 0),
 		"noise":         text(100)[:100],
 		"bomb":          enc(1 << 30 >> 3),

@@ -292,6 +292,8 @@ func TestHostileFrames(t *testing.T) {
 		bomb = append(bomb, byte(h), byte(h>>8), byte(h>>16), 'A')
 	}
 	skip := append(binary.LittleEndian.AppendUint32([]byte{0x50, 0x2a, 0x4d, 0x18}, 4), 1, 2, 3, 4)
+	window := binary.LittleEndian.AppendUint32([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x80, 0xa7}, testPiece) // 1.9 GiB
+	window = append(window, 3|testPiece<<3&0xff, testPiece<<3>>8&0xff, testPiece<<3>>16, 'A')
 	half, err := frame.NewEncoder(testPiece / 2)
 	if err != nil {
 		t.Fatal(err)
@@ -302,6 +304,8 @@ func TestHostileFrames(t *testing.T) {
 		"trailing":  func(i int) []byte { return append(bytes.Clone(good[i]), 0) },
 		"two":       func(i int) []byte { return append(bytes.Clone(good[0]), good[0]...) },
 		"skippable": func(i int) []byte { return append(bytes.Clone(skip), good[0]...) },
+		"cut":       func(i int) []byte { return good[i/4*4][:len(good[i/4*4])-1] },
+		"window":    func(int) []byte { return window },
 		"noise":     func(i int) []byte { return tr.piece(3)[:100] },
 		"other":     func(i int) []byte { return good[(i/4*4+4)%len(tr.hashes)] },
 		"too long":  func(i int) []byte { return make([]byte, testPiece) },
@@ -315,12 +319,62 @@ func TestHostileFrames(t *testing.T) {
 				}
 				return sendFrame(p, m, f(m.Index))
 			}))
+			accused := make(chan Peer, 100)
+			h := start(t, "host", tr, newStore(t, tr, []int{}), func(c *Config) { c.OnAccuse = func(_ int, p Peer) { accused <- p } })
+			h.SetSources(Assignment{Parent: odd, Fallbacks: []Peer{seed.ref()}})
+			h.wait()
+			h.store.check()
+			s := h.Stats()
+			if s.BytesFromServer == 0 {
+				t.Error("nothing came from the server")
+			}
+			if name == "too long" { // hung up on before there was a piece to judge
+				return
+			}
+			if s.HashFailures == 0 || len(accused) != s.HashFailures {
+				t.Errorf("%d wrong pieces, %d accusations; want the same number, not 0", s.HashFailures, len(accused))
+			}
+			for len(accused) > 0 {
+				if p := <-accused; p.ID != odd.ID {
+					t.Errorf("accused %s; want %s", p.ID, odd.ID)
+				}
+			}
+		})
+	}
+}
+
+// TestLyingFrameLengths: what a parent says of a frame's length must fit what it
+// sends; else it is hung up on or found stalled, and the server takes over.
+func TestLyingFrameLengths(t *testing.T) {
+	t.Parallel()
+	tr := softTorrent(t, 16)
+	good := encode(t, tr)
+	for name, lie := range map[string]struct{ frameLen, sent int }{
+		"nothing":                 {0, 1000},
+		"a gigabyte":              {1 << 30, 16 << 10},
+		"a byte more than plain":  {testPiece + 1, 16 << 10},
+		"more than it ever sends": {40_000, 16 << 10},
+		"less than it sends":      {1000, 16 << 10},
+		"a block cut short":       {40_000, 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seed := framedSeed(t, tr, good)
+			odd := listenAs(t, tr, framedHello, frameServer(func(p *plainPeer, m wire.Message) bool {
+				if m.Begin > 0 {
+					return true
+				}
+				return p.say(func(b *bytesBuffer) {
+					b.Write(wire.AppendFrameHeader(nil, wire.OwnExtensionID, m.Index, 0, lie.frameLen, lie.sent))
+					b.Write(make([]byte, lie.sent))
+				})
+			}))
 			h := start(t, "host", tr, newStore(t, tr, []int{}), nil)
 			h.SetSources(Assignment{Parent: odd, Fallbacks: []Peer{seed.ref()}})
 			h.wait()
 			h.store.check()
-			if h.Stats().BytesFromServer == 0 {
-				t.Error("nothing came from the server")
+			if s := h.Stats(); s.BytesFromServer == 0 || s.FramesReceived == 0 {
+				t.Errorf("%d bytes from the server, %d frames; want it to take over, compressed", s.BytesFromServer, s.FramesReceived)
 			}
 		})
 	}
