@@ -62,7 +62,7 @@ func (c *frameCheck) right(piece int, cell []byte, use func(f []byte) error) (bo
 	b := <-c.bufs
 	defer func() { c.bufs <- b }()
 	var err error
-	if b.frame, err = s.read(piece, b.frame, true); err != nil {
+	if b.frame, err = s.read(piece, b.frame); err != nil {
 		return false, nil // what cannot be read or has rotted is a bad frame, and named as such
 	}
 	if b.dec.Decode(b.plain, b.frame) != nil || cell != nil && !bytes.Equal(b.plain, cell) || cell == nil && !c.v.matches(piece, b.plain) {

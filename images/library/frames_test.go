@@ -157,6 +157,22 @@ func TestDamagedFrames(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	// A frame that rots after it was read well is found all the same.
+	put(good)
+	w, err := l.Get("lab", v.Version())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := w.Frame(0, nil); !ok || err != nil {
+		t.Errorf("good frame: %v, %v", ok, err)
+	}
+	write(t, path, 9, []byte{good[9] ^ 1})
+	if _, ok, err := w.Frame(0, nil); ok || err == nil {
+		t.Errorf("frame that rotted after the first read: %v, %v; want an error", ok, err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
 	// One rotten frame is found at its first read and counts as missing.
 	put(flip(9))
 	checkRotten(t, l, v.Version())

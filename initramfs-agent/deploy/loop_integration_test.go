@@ -301,10 +301,11 @@ func TestCorruptionIsFoundByReadback(t *testing.T) {
 func TestDiskThatStopsTakingWrites(t *testing.T) {
 	im := agenttest.New(t, agenttest.Options{Cells: 32})
 	s := agenttest.NewServer(t, im)
-	l := agenttest.NewFailingLoop(t, int64(len(im.Raw)), im.Bundle.ShippedBytes()/2)
+	m := im.Bundle.Manifest // zero cells take room as well
+	l := agenttest.NewFailingLoop(t, int64(len(im.Raw)), m.ZeroCount()*m.Cell+im.Bundle.ShippedBytes()/2)
 	out, err := Run(t.Context(), config(t, s, loops(l.Name)))
 	var we *disk.WriteError
-	if !errors.As(err, &we) || we.Off <= 0 || !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENOSPC) {
+	if !errors.As(err, &we) || we.Op != "write" || we.Off <= 0 || !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("Run = %+v, %v; want a write error with its offset and errno", out, err)
 	}
 	r := s.Last()
@@ -315,6 +316,9 @@ func TestDiskThatStopsTakingWrites(t *testing.T) {
 		if !strings.Contains(r.Error, want) {
 			t.Errorf("the report says %q; want %q in it", r.Error, want)
 		}
+	}
+	if r.CellsWritten == 0 || r.CellsWritten >= m.Pieces() {
+		t.Errorf("%d of %d cells written; want it to fail in the middle", r.CellsWritten, m.Pieces())
 	}
 	if r.BytesFromSeed > im.Bundle.ShippedBytes()*3/2 {
 		t.Errorf("%d bytes fetched of an image of %d: it went on asking", r.BytesFromSeed, im.Bundle.ShippedBytes())
