@@ -52,9 +52,9 @@ func (c *frameCheck) close() {
 	}
 }
 
-// right tells whether the frame of a piece unpacks to its cell, and hands it to use while it is in the buffer. cell is
-// the right content; nil when the cell on the disk is damaged: the frame is compared with the hashes then.
-func (c *frameCheck) right(piece int, cell []byte, use func(f []byte) error) (bool, error) {
+// right tells whether the frame of a piece unpacks to its cell, and hands both to use while they are in the buffers.
+// cell is the right content; nil when the cell on the disk is damaged: the frame is compared with the hashes then.
+func (c *frameCheck) right(piece int, cell []byte, use func(f, plain []byte) error) (bool, error) {
 	s := c.v.frames
 	if s == nil || s.len(piece) > int(c.v.man.Cell)+frameSlack {
 		return false, nil
@@ -68,7 +68,7 @@ func (c *frameCheck) right(piece int, cell []byte, use func(f []byte) error) (bo
 	if b.dec.Decode(b.plain, b.frame) != nil || cell != nil && !bytes.Equal(b.plain, cell) || cell == nil && !c.v.matches(piece, b.plain) {
 		return false, nil
 	}
-	return true, use(b.frame)
+	return true, use(b.frame, b.plain)
 }
 
 // frameSlack is what a frame of raw blocks is longer than its cell at most, generously: bytes.
@@ -77,7 +77,7 @@ const frameSlack = 4 << 10
 // cell is a callback of Version.verify: it books whether the frame of a piece is right.
 func (c *frameCheck) cell(_ context.Context, ord int64, cell []byte) error {
 	piece := int(ord)
-	ok, err := c.right(piece, cell, func([]byte) error { return nil })
+	ok, err := c.right(piece, cell, func(_, _ []byte) error { return nil })
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (v *Version) rebuildFrames(ctx context.Context, dir string, progress func(P
 		if cell == nil {
 			return w.keep(ctx, ord, nil) // the result says so; the others go on
 		}
-		ok, err := check.right(int(ord), cell, func(f []byte) error { return w.keep(ctx, ord, bytes.Clone(f)) })
+		ok, err := check.right(int(ord), cell, func(f, _ []byte) error { return w.keep(ctx, ord, bytes.Clone(f)) })
 		if ok || err != nil {
 			return err
 		}

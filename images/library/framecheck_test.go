@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"labswarm/images/fixture"
+	"labswarm/images/manifest"
 )
 
 func reopen(t *testing.T, l *Library, v *Version) *Version {
@@ -285,5 +286,52 @@ func TestRepairKilled(t *testing.T) {
 	}
 	if left := leftovers(t, l.dir); strings.Contains(strings.Join(left, " "), ".tmp-") {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// TestRepairCells: a cell that has rotted comes back from its compressed form, a
+// zero cell becomes zero; one that is damaged in both forms stays named.
+func TestRepairCells(t *testing.T) {
+	l, v := imported(t, ImportOptions{})
+	m := v.Manifest()
+	raw, zst := filepath.Join(v.Dir(), rawFile), filepath.Join(v.Dir(), framesFile)
+	want := payload(t, v)
+	hurt := func(cell int64) {
+		e := m.Used()[manifest.First(m.Used(), cell*m.Cell)]
+		off := max(e.Off, cell*m.Cell)
+		write(t, raw, off, []byte{^at(t, raw, off)})
+	}
+	last := m.Pieces() - 1 // its cell hangs over the end of the disk
+	hurt(m.CellOf(2))
+	hurt(m.CellOf(last))
+	for c := range m.ZeroCells() {
+		hurt(c)
+		break
+	}
+	// And piece 0 in both forms.
+	hurt(m.CellOf(0))
+	write(t, zst, 9, []byte{at(t, zst, 9) ^ 1})
+	w := reopen(t, l, v)
+	found := verified(t, w)
+	if len(found.Bad) != 4 || len(found.BadFrames) != 1 {
+		t.Fatalf("Verify = %+v; want four bad cells and one bad frame", found)
+	}
+	if n, err := l.RepairCells(t.Context(), w, found.Bad); err != nil || n != 3 {
+		t.Errorf("RepairCells = %d, %v; want 3", n, err)
+	}
+	if r := verified(t, reopen(t, l, v)); len(r.Bad) != 1 || r.Bad[0].Cell != m.CellOf(0) {
+		t.Errorf("after the repair: %+v; want only cell %d bad", r.Bad, m.CellOf(0))
+	}
+	hurt(m.CellOf(0)) // the bit flips back
+	w = reopen(t, l, v)
+	if !bytes.Equal(payload(t, w), want) {
+		t.Error("the repaired pieces are not the first ones")
+	}
+	readOnly, err := Open(l.dir, nil, l.pubs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readOnly.RepairCells(t.Context(), w, nil); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("RepairCells without the key = %v", err)
 	}
 }

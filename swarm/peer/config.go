@@ -93,7 +93,7 @@ type Config struct {
 	// never more than the pool leaves after fetching.
 	CacheBytes int64
 	// FrameCacheBytes bounds the frames kept in RAM for uploads, outside Go's
-	// heap; 0 means as much as the piece buffers.
+	// heap; 0 means as much as the piece buffers, at most 64 MiB.
 	FrameCacheBytes int64
 	NoFrames        bool         // neither ask for compressed pieces nor send them
 	MaxPeers        int          // accepted connections at once, 0 means 64
@@ -113,6 +113,7 @@ const (
 	defaultPool     = 64
 	minPool         = 8
 	defaultCache    = 128 << 20
+	defaultFrames   = 64 << 20
 	defaultMaxPeers = 64
 	maxPieceLen     = 64 << 20 // bytes; images.md knows 256 KiB to 4 MiB
 )
@@ -150,7 +151,7 @@ func (c *Config) check() error {
 		c.CacheBytes = defaultCache
 	}
 	if c.FrameCacheBytes == 0 {
-		c.FrameCacheBytes = int64(c.PoolBuffers) * c.PieceLen
+		c.FrameCacheBytes = min(int64(c.PoolBuffers)*c.PieceLen, defaultFrames)
 	}
 	c.FrameCacheBytes = min(c.FrameCacheBytes, int64(c.Pieces)*c.PieceLen)
 	if c.MaxPeers == 0 {

@@ -17,11 +17,12 @@ func newImageVerify(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify NAME[/VERSION]", Short: "read every cell again and compare it with the signed manifest", Args: exact(1),
 		Long: `Verify reads every cell and every compressed cell of an image. A damaged cell makes the
-image useless: exit code 1, import it again. A damaged compressed cell is never sent, its
-cell travels uncompressed; --repair makes the compressed cells again from the cells.`,
+image useless: exit code 1. A damaged compressed cell is never sent, its cell travels
+uncompressed. --repair makes the one from the other; a cell damaged in both forms needs
+the image to be imported again.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return e.verify(cmd.Context(), args[0], repair) },
 	}
-	cmd.Flags().BoolVar(&repair, "repair", false, "make damaged or missing compressed cells again")
+	cmd.Flags().BoolVar(&repair, "repair", false, "make damaged cells again from their compressed form, and compressed ones from the cells")
 	return cmd
 }
 
@@ -38,18 +39,14 @@ func (e *env) verify(ctx context.Context, arg string, repair bool) (err error) {
 	if err != nil {
 		return err
 	}
-	repaired := 0
-	if repair && res.OK() && !res.FramesOK() {
-		repaired = max(len(res.BadFrames), 1)
-		if res.FramesErr != nil {
-			repaired = res.DataCells
-		}
-		if res, err = e.repairFrames(ctx, v); err != nil {
+	made := repairs{}
+	if repair && !(res.OK() && res.FramesOK()) {
+		if res, made, err = e.repair(ctx, v, res); err != nil {
 			return err
 		}
 	}
 	if e.json {
-		if err := e.printJSON(verifyJSON(v, res, repaired)); err != nil {
+		if err := e.printJSON(verifyJSON(v, res, made)); err != nil {
 			return err
 		}
 	}
@@ -61,7 +58,7 @@ func (e *env) verify(ctx context.Context, arg string, repair bool) (err error) {
 	}
 	switch {
 	case !res.OK():
-		return fmt.Errorf("verify %s/%s: %d cells are damaged; the image must not be deployed: import it again", v.Name(), v.Version(), len(res.Bad))
+		return fmt.Errorf("verify %s/%s: %d cells are damaged; the image must not be deployed: try --repair, else import it again", v.Name(), v.Version(), len(res.Bad))
 	case res.FramesErr != nil:
 		return fmt.Errorf("verify %s/%s: all cells are right, but there are no compressed ones: %w; the image can be deployed and travels uncompressed; --repair makes them again", v.Name(), v.Version(), res.FramesErr)
 	case !res.FramesOK():
@@ -70,36 +67,49 @@ func (e *env) verify(ctx context.Context, arg string, repair bool) (err error) {
 		return nil
 	}
 	what := fmt.Sprintf("%d compressed cells", res.Frames)
-	if repaired > 0 {
-		what += fmt.Sprintf(" (%d made again)", repaired)
+	if made.cells+made.frames > 0 {
+		what += fmt.Sprintf(" (%d cells and %d compressed ones made again)", made.cells, made.frames)
 	}
 	return e.printf("%s/%s: %d data cells, %d zero cells and %s are right (%s in %s)\n", v.Name(), v.Version(),
 		res.DataCells, res.ZeroCells, what, units.FormatBytes(res.Bytes), time.Since(start).Round(10*time.Millisecond))
 }
 
-// repairFrames makes the compressed cells of v again and verifies what came of it.
-func (e *env) repairFrames(ctx context.Context, v *library.Version) (res library.Result, err error) {
+// repairs counts what was made again.
+type repairs struct{ cells, frames int }
+
+// repair makes damaged cells again from their compressed form and compressed cells from the cells, and verifies what
+// came of it.
+func (e *env) repair(ctx context.Context, v *library.Version, found library.Result) (res library.Result, made repairs, err error) {
 	lib, err := e.library()
 	if err != nil {
-		return res, err
+		return found, made, err
 	}
 	p := e.progress()
 	defer p.end()
 	note := func(what string) func(library.Progress) {
 		return func(l library.Progress) { p.update(what, l.Done, l.Total, l.Rate) }
 	}
-	if err := lib.RepairFrames(ctx, v, note("repair")); err != nil {
-		return res, err
+	if made.cells, err = lib.RepairCells(ctx, v, found.Bad); err != nil {
+		return found, made, err
+	}
+	if made.cells == len(found.Bad) && !found.FramesOK() {
+		if err := lib.RepairFrames(ctx, v, note("repair")); err != nil {
+			return found, made, err
+		}
+		if made.frames = len(found.BadFrames); found.FramesErr != nil {
+			made.frames = found.DataCells
+		}
 	}
 	again, err := lib.Get(v.Name(), v.Version())
 	if err != nil {
-		return res, err
+		return found, made, err
 	}
 	defer func() { err = errors.Join(err, again.Close()) }()
-	return again.Verify(ctx, note("verify"))
+	res, err = again.Verify(ctx, note("verify"))
+	return res, made, err
 }
 
-func verifyJSON(v *library.Version, res library.Result, repaired int) map[string]any {
+func verifyJSON(v *library.Version, res library.Result, made repairs) map[string]any {
 	bad, frames := []string{}, res.BadFrames
 	for _, b := range res.Bad {
 		bad = append(bad, b.Error())
@@ -109,7 +119,7 @@ func verifyJSON(v *library.Version, res library.Result, repaired int) map[string
 	}
 	out := map[string]any{"name": v.Name(), "version": v.Version(), "ok": res.OK(),
 		"data_cells": res.DataCells, "zero_cells": res.ZeroCells, "bytes": res.Bytes, "bad": bad,
-		"frames_ok": res.FramesOK(), "frames": res.Frames, "bad_frame_cells": frames, "frames_repaired": repaired}
+		"frames_ok": res.FramesOK(), "frames": res.Frames, "bad_frame_cells": frames, "cells_repaired": made.cells, "frames_repaired": made.frames}
 	if res.FramesErr != nil {
 		out["frames_error"] = res.FramesErr.Error()
 	}
