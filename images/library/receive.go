@@ -118,7 +118,7 @@ func (l *Library) fetchPath(name, version string) string {
 // open writes the small files anew, whatever is there, and opens disk.raw.
 func (in *Incoming) open(f Files) error {
 	dir := in.tmp.dir
-	for _, name := range []string{framesFile, frameIndexFile, usedFile, hashesFile, torrentFile, manifestFile, sigFile} {
+	for _, name := range []string{framesFile, usedFile, hashesFile, torrentFile, manifestFile, sigFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -237,30 +237,22 @@ func (in *Incoming) publish(ctx context.Context, progress func(Progress)) ([]int
 		}
 		return fw.add(ctx, ord, cell)
 	})
-	if fw != nil {
-		err = fw.close(err)
-	}
-	if err != nil {
-		return nil, err
-	}
 	var bad []int
 	for _, b := range res.Bad {
-		if b.Piece < 0 { // nothing but us writes there
-			return nil, b
+		if b.Piece < 0 && err == nil { // nothing but us writes there
+			err = b
 		}
 		bad = append(bad, b.Piece)
 	}
-	if len(bad) > 0 {
-		return bad, nil
+	switch {
+	case fw == nil:
+	case err != nil || len(bad) > 0: // the next Publish makes the frames anew
+		err = errors.Join(err, fw.f.Close())
+	default:
+		err = fw.finish(v.Digest())
 	}
-	if fw != nil {
-		// A run that found bad pieces, or was killed, may have left an older index.
-		if err := os.Remove(filepath.Join(v.dir, frameIndexFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		if err := writeSynced(filepath.Join(v.dir, frameIndexFile), fw.file(v.Digest())); err != nil {
-			return nil, err
-		}
+	if err != nil || len(bad) > 0 {
+		return bad, err
 	}
 	if err := v.raw.Sync(); err != nil {
 		return nil, err
