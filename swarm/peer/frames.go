@@ -3,10 +3,10 @@ package peer
 import (
 	"bytes"
 	"container/list"
-	"fmt"
 	"sync"
 
 	"labswarm/swarm/frame"
+	"labswarm/swarm/sched"
 	"labswarm/swarm/wire"
 )
 
@@ -104,10 +104,10 @@ func (n *Node) frame(piece int) []byte {
 // unpack turns a received frame into the plain piece, in the same buffer. The
 // frame's bytes are kept: they are what our children get.
 func (n *Node) unpack(f *fetch) error {
-	if f.frameLen == 0 {
+	if f.FrameLen == 0 {
 		return nil
 	}
-	f.frame = bytes.Clone(f.buf.b[:f.frameLen])
+	f.frame = bytes.Clone(f.buf.b[:f.FrameLen])
 	return n.decoder.Decode(f.buf.b, f.frame)
 }
 
@@ -121,11 +121,8 @@ func (s *sender) frameBlock(u upload, f []byte) error {
 	end := min(u.begin+u.length, len(f))
 	s.ctrl = wire.AppendFrameHeader(s.ctrl, s.ownID, u.piece, u.begin, len(f), end-u.begin)
 	cell := s.c.n.cfg.PieceLen
-	return s.payload(f[u.begin:end], share(cell, end, len(f))-share(cell, u.begin, len(f)))
+	return s.payload(f[u.begin:end], sched.Share(cell, end, len(f))-sched.Share(cell, u.begin, len(f)))
 }
-
-// share is the part of cell bytes that the first n of total bytes stand for.
-func share(cell int64, n, total int) int64 { return cell * int64(n) / int64(total) }
 
 // frameOf returns the frame to answer a request from, nil to answer plain. The
 // frame in use stays while its blocks are asked for one after the other, even
@@ -138,44 +135,4 @@ func (s *sender) frameOf(u upload) []byte {
 		s.frame, s.framePiece = s.c.n.frame(u.piece), u.piece
 	}
 	return s.frame
-}
-
-const maxTurns = 4 // changes between plain and frame within one piece
-
-var errTurns = fmt.Errorf("%w: a piece changes again and again between plain and frame", wire.ErrProtocol)
-
-// shape makes f fit a block that came: of a frame of m.FrameLen bytes, or plain.
-// What came in another shape is asked for again. It returns false for a block
-// that was not asked for in this form.
-func (c *conn) shape(f *fetch, m wire.Message) (bool, error) {
-	if m.Frame && f.plain {
-		return false, nil
-	}
-	if m.FrameLen == f.frameLen {
-		return true, nil
-	}
-	if f.turns++; f.turns > maxTurns {
-		return false, errTurns
-	}
-	c.booked(f, -1)
-	old := f.state
-	f.frameLen, f.got = m.FrameLen, 0
-	f.state = make([]uint8, (f.total()+f.blk-1)/f.blk)
-	for i := range min(len(old), len(f.state)) {
-		if old[i] == blockOpen {
-			f.state[i] = blockOpen
-		}
-	}
-	c.booked(f, 1)
-	return true, nil
-}
-
-// booked adds the open requests of f to the connection's (sign 1) or takes them off (-1).
-func (c *conn) booked(f *fetch, sign int) {
-	for i, s := range f.state {
-		if s == blockOpen {
-			c.open += sign
-			c.openSize += sign * f.size(i)
-		}
-	}
 }
