@@ -49,6 +49,8 @@ type Child struct {
 	active   *Source   // whom we fetch from, one of sources, or nil
 	left     *Source   // the source we left last, until its successor is chosen
 	leftWhy  string
+	heir     *Source // for whose sake it was left, nil when it was not for anybody's
+	rival    *Source // whom the active one is compared with
 	tried    *Source // left by a rate rule; taken again if that brings nothing
 	monitor  window.Monitor
 	bound    bool // since the last tick something could not be asked for want of a buffer
@@ -154,30 +156,32 @@ func (c *Child) judge(now time.Time) {
 	gives := c.gives(a, c.window)
 	s.Gives, s.Far = gives > 0, gives >= c.window
 	next := c.next(now)
-	if next != nil && next.link != nil {
+	if next != c.rival {
+		c.rival = next
+		c.monitor.OtherChanged()
+	}
+	if next != nil {
 		s.Costly = next.Server
 		s.OtherGives = c.gives(next, 1) > 0
 		if !next.link.theirs.Full() {
 			s.Other = next.link.theirs.Count()
 		}
 	}
-	v := c.monitor.Add(s)
-	if v == window.Barren && c.tried != nil {
+	switch v := c.monitor.Add(s); {
+	case v == window.Barren && c.tried != nil:
 		c.tried.rejected, c.tried.final, c.tried.notBefore = "", false, time.Time{}
 		c.tried = nil
-		return
-	}
-	if v == window.Stay || v == window.Barren || next == nil || next.link == nil || next.rejected != "" {
-		return
-	}
-	if v == window.Starving {
+	case v == window.Stay || v == window.Barren || next == nil:
+	case v == window.Starving: // a source that failed before is better than nothing
 		c.monitor.Reset()
 		c.leave(a, string(v), false, now)
-		return
+		c.heir = next
+	case !next.final: // one that was slow itself is not
+		c.monitor.Switched()
+		c.tried = a
+		c.leave(a, string(v), true, now)
+		c.heir = next
 	}
-	c.monitor.Switched()
-	c.tried = a
-	c.leave(a, string(v), true, now)
 }
 
 // gives counts the missing pieces s could send now, up to limit.

@@ -2,6 +2,7 @@ package sched
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"labswarm/swarm/window"
@@ -87,7 +88,7 @@ func (c *Child) SetSources(list []Peer, now time.Time) bool {
 		}
 		c.sources = append(c.sources, s)
 	}
-	c.active, c.left, c.tried = nil, nil, nil
+	c.active, c.left, c.heir, c.tried = nil, nil, nil, nil
 	c.monitor.Reassigned()
 	return true
 }
@@ -150,23 +151,33 @@ func (c *Child) choose(now time.Time) (sw Switch, changed bool) {
 		c.left, c.leftWhy, c.active = a, a.rejected, nil
 		c.monitor.Reset()
 	}
-	cs := make([]window.Candidate, len(c.sources))
-	for i, s := range c.sources {
-		cs[i] = window.Candidate{Rejected: s.rejected != "", NotBefore: s.notBefore}
-	}
-	i, _ := window.Choose(cs, now)
-	if i < 0 {
+	if c.active = c.candidate(now); c.active == nil {
 		return sw, false // the next tick looks again; backoff has its end
 	}
-	c.active = c.sources[i]
 	from, why := c.left, c.leftWhy
-	c.left = nil
+	c.left, c.heir = nil, nil
 	if from == nil || from == c.active {
 		return sw, false
 	}
 	c.switches++
 	c.lastWhy = why
 	return Switch{From: from.Peer, To: c.active.Peer, Why: why}, true
+}
+
+// candidate is the source to use now that there is none: the one for whose sake
+// the last was left, else by the order of the assignment; nil when all must wait.
+func (c *Child) candidate(now time.Time) *Source {
+	if h := c.heir; h != nil && h.link != nil && h.open(now) {
+		return h
+	}
+	cs := make([]window.Candidate, len(c.sources))
+	for i, s := range c.sources {
+		cs[i] = window.Candidate{Rejected: s.rejected != "", NotBefore: s.notBefore}
+	}
+	if i, _ := window.Choose(cs, now); i >= 0 {
+		return c.sources[i]
+	}
+	return nil
 }
 
 // better is a source before the active one in the assignment's order that is
@@ -200,31 +211,58 @@ func (c *Child) goBack(now time.Time) (sw Switch, changed bool) {
 	return sw, true
 }
 
-// next is the source after the active one: the grandparent, which we watch in
-// order to know what is possible, and to go to it without delay. nil when the
-// active one is the last.
-func (c *Child) next(now time.Time) *Source {
-	after := false
-	for _, s := range c.sources {
-		if after && s.open(now) {
-			return s
+// watched lists the sources after the active one that we stay connected to, in
+// order to know what is possible and to go there without delay: the next one
+// (the grandparent), and if that has failed us before also those after it, up
+// to one in good standing. Without the latter a child of a starving parent
+// would wait for ever for a grandparent that is dead.
+func (c *Child) watched(now time.Time) []*Source {
+	var out []*Source
+	for _, s := range c.sources[slices.Index(c.sources, c.active)+1:] {
+		if !s.open(now) {
+			continue
 		}
-		after = after || s == c.active
+		out = append(out, s)
+		if s.rejected == "" {
+			break
+		}
 	}
-	return nil
+	return out
+}
+
+// next is the watched source to compare the active one with, and to go to: one
+// that has something for us before one that has not, then one that was not slow
+// before one that was, then by the order of the assignment: a grandparent that
+// was lost and is back costs less than the seed. Never one that is known to
+// send wrong bytes. nil when none is connected.
+func (c *Child) next(now time.Time) *Source {
+	var best *Source
+	rank := func(s *Source) int {
+		r := 0
+		if c.gives(s, 1) > 0 {
+			r += 2
+		}
+		if !s.final {
+			r++
+		}
+		return r
+	}
+	for _, s := range c.watched(now) {
+		if s.link != nil && s.link.ready && s.bad < badPieces && (best == nil || rank(s) > rank(best)) {
+			best = s
+		}
+	}
+	return best
 }
 
 // wanted lists the sources to be connected to.
 func (c *Child) wanted(now time.Time) []*Source {
 	var w []*Source
 	if c.active != nil {
-		w = append(w, c.active)
-	}
-	if s := c.next(now); s != nil {
-		w = append(w, s)
-	}
-	if s := c.better(now); s != nil && c.active != nil {
-		w = append(w, s)
+		w = append(append(w, c.active), c.watched(now)...)
+		if s := c.better(now); s != nil {
+			w = append(w, s)
+		}
 	}
 	if len(c.bars) > 0 {
 		for _, s := range c.sources {
