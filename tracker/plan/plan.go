@@ -27,9 +27,25 @@ type Assignment struct {
 	Parent    string
 	Fallbacks []string // grandparent, great-grandparent; always ends with the seeds
 	Slots     int      // children planned for it, at least 1
-	Leaf      bool     // slow or suspect: it feeds nobody
+	Leaf      bool     // slow or suspect: it feeds no healthy host
+	Cause     string   // why it is a leaf, see the Cause constants; "" when it is none
 	Release   bool     // done, and nobody depends on it: it may go
+	// UploadMbps caps what it sends, Mb/s; 0 = no cap. Set on hosts over which
+	// data enters a capped room.
+	UploadMbps int
 }
+
+// Causes of being a leaf. Those of a slow host stay once they are given.
+const (
+	CauseLink    = "link"    // its link is far below what is usual in its room
+	CauseDisk    = "disk"    // slow, and its disk is the brake
+	CauseCPU     = "cpu"     // slow, and its processor is the brake
+	CauseUnknown = "unknown" // slow, and it does not say why
+	CauseLeft    = "left"    // its child left it: it did not deliver
+	CauseAccused = "accused" // one host had a wrong piece from it
+	CauseSuspect = "suspect" // it left or accused several living hosts: the fault is probably its own
+	CauseRevoked = "revoked" // two hosts had wrong pieces from it
+)
 
 // View is all that Plan looks at.
 type View struct {
@@ -41,6 +57,7 @@ type View struct {
 	// any, the last done host of the chain stays as their source: without it
 	// each of them would draw another copy from the seed.
 	Expected int
+	RoomMbps map[string]int // what may be sent into and inside a room, Mb/s; no entry = no cap
 }
 
 // Plan returns one assignment per living host: the chain from its head to its

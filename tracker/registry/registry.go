@@ -25,8 +25,11 @@ const (
 
 // Seed is a peer that holds everything, in the server or beside it.
 type Seed struct {
-	ID   string         // "server" for the server's own
-	Addr netip.AddrPort // where it listens
+	ID        string         // "server" for the server's own
+	Addr      netip.AddrPort // where it listens
+	Room      string         // the room it stands in, "" = none: it feeds any room
+	LinkMbps  int            // what it can send, Mb/s; 0 = unknown: one chain
+	AccusedBy []string       // hosts that had a wrong piece from it, ever
 }
 
 // Host is what is known of one host in one swarm.
@@ -45,6 +48,11 @@ type Host struct {
 	Rejected []string  // sources of its assignment it has left by itself
 	Blamed   []string  // hosts it has left or accused and that were heard of since: it may be the suspect itself
 	LastSeen time.Time // of the last report
+
+	LinkMbps  int           // of the interface it booted from, Mb/s; 0 = unknown
+	Brake     string        // what it says holds it back: api.BrakeLink, BrakeDisk, BrakeCPU, "" = nothing of its own
+	PieceTime time.Duration // mean per piece over the last 30 s with this parent, times of waiting for it left out; 0 = not known yet
+	AccusedBy []string      // hosts that had a wrong piece from it, ever; they may be gone by now
 }
 
 // Report is a host's word about itself.
@@ -58,7 +66,10 @@ type Report struct {
 	Done     bool
 	Parent   string
 	Rejected []string
-	Accused  []string
+	Accused  []string // sources that sent a wrong piece since the last report
+	LinkMbps int
+	Brake    string
+	Waiting  bool // it could take more and its source has nothing for it
 }
 
 // Registry holds the hosts of one swarm. Make it with New.
@@ -119,7 +130,7 @@ func (r *Registry) Update(p Report, now time.Time) (changed bool, err error) {
 	}
 	h.Addr, h.Room, h.Have, h.Front, h.RateBps = p.Addr, p.Room, p.Have, p.Front, p.RateBps
 	h.Done, h.Parent, h.LastSeen = p.Done, p.Parent, now
-	h.Rejected = slices.Clone(p.Rejected)
+	h.Rejected, h.LinkMbps, h.Brake = slices.Clone(p.Rejected), p.LinkMbps, p.Brake
 	r.blame(p, now)
 	return changed, nil
 }
