@@ -200,8 +200,16 @@ func TestRepair(t *testing.T) {
 			r.source("b").final = true
 			r.run(10 * time.Second)
 		}, []string{"a>b"}, "b"},
+		// Found by the simulator: parent and grandparent were behind the child, as
+		// the tracker had planned, and it did not look at the seed.
+		{"parent and grandparent far behind: the seed", func(r *rig) {
+			for i := range 50 {
+				r.have.Add(i)
+			}
+			r.peers["a"].front, r.peers["b"].front, r.peers["seed"].rate = 20, 20, 1
+			r.run(15 * time.Second)
+		}, []string{"a>seed"}, "seed"},
 		{"waiting for its own next piece like everybody: stay", func(r *rig) {
-			r.assign("a", "b")
 			r.peers["a"].front, r.peers["b"].front = 20, 20
 			r.run(30 * time.Second)
 		}, nil, "a"},

@@ -213,9 +213,12 @@ func (c *Child) goBack(now time.Time) (sw Switch, changed bool) {
 
 // watched lists the sources after the active one that we stay connected to, in
 // order to know what is possible and to go there without delay: the next one
-// (the grandparent), and if that has failed us before also those after it, up
-// to one in good standing. Without the latter a child of a starving parent
-// would wait for ever for a grandparent that is dead.
+// (the grandparent), and if that has failed us before or is behind us also
+// those after it, up to one that may help. Without the latter a child of a
+// starving parent would wait for a grandparent that is dead, or until it has
+// caught up. One that holds as much as we do is waiting like us: to pass that
+// over would lead every host of a long chain to the seed before its first piece
+// has come.
 func (c *Child) watched(now time.Time) []*Source {
 	var out []*Source
 	for _, s := range c.sources[slices.Index(c.sources, c.active)+1:] {
@@ -223,11 +226,16 @@ func (c *Child) watched(now time.Time) []*Source {
 			continue
 		}
 		out = append(out, s)
-		if s.rejected == "" {
+		if s.rejected == "" && !c.behind(s) {
 			break
 		}
 	}
 	return out
+}
+
+// behind reports whether s is known to hold less than we do, and nothing new.
+func (c *Child) behind(s *Source) bool {
+	return s.link != nil && s.link.ready && s.link.theirs.Count() < c.have.Count() && window.Obtainable(c.have, s.link.theirs, 1) == 0
 }
 
 // next is the watched source to compare the active one with, and to go to: one
