@@ -153,7 +153,7 @@ func (c *Child) judge(now time.Time) {
 	}
 	s := window.Sample{At: now, Have: c.have.Count(), Other: -1, Rx: c.meter.rxWire, Bound: c.bound}
 	c.bound = false
-	gives := c.gives(a, c.window)
+	gives := c.gives(a, c.window, now)
 	s.Gives, s.Far = gives > 0, gives >= c.window
 	next := c.next(now)
 	if next != c.rival {
@@ -162,7 +162,7 @@ func (c *Child) judge(now time.Time) {
 	}
 	if next != nil {
 		s.Costly = next.Server
-		s.OtherGives = c.gives(next, 1) > 0
+		s.OtherGives = c.gives(next, 1, now) > 0
 		if !next.link.theirs.Full() {
 			s.Other = next.link.theirs.Count()
 		}
@@ -184,12 +184,18 @@ func (c *Child) judge(now time.Time) {
 	}
 }
 
-// gives counts the missing pieces s could send now, up to limit.
-func (c *Child) gives(s *Source, limit int) int {
+// gives counts the missing pieces s could send now, up to limit. A piece that
+// must not come from it does not count: else a parent that holds nothing but
+// what it has sent wrong would never count as starving us.
+func (c *Child) gives(s *Source, limit int, now time.Time) int {
 	if s.link == nil || s.link.choked {
 		return 0
 	}
-	return window.Obtainable(c.have, s.link.theirs, limit)
+	var barred func(int) bool
+	if len(c.bars) > 0 {
+		barred = func(p int) bool { return c.barred(p, s, now) }
+	}
+	return window.Obtainable(c.have, s.link.theirs, limit, barred)
 }
 
 // retire closes the connections to sources that are not wanted, once nothing is

@@ -217,6 +217,18 @@ func TestRepair(t *testing.T) {
 			r.peers["a"].wrong, r.peers["a"].rate, r.peers["b"].rate = true, 1, 1
 			r.run(10 * time.Second)
 		}, []string{"a>b"}, "b"},
+		// Found by the simulator: pieces that must not come from the parent counted
+		// as something it has for us, and with the server away they waited up to
+		// 20 s for it although an honest host was connected.
+		{"one piece wrong, the server away: from the grandparent", func(r *rig) {
+			r.peers["seed"].down = true
+			r.peers["a"].wrong, r.peers["a"].front = true, 1
+			r.peers["b"].front = 1
+			r.run(5 * time.Second)
+			if r.have.Count() != 1 {
+				r.t.Errorf("%d pieces held after 5 s; want the one that both have", r.have.Count())
+			}
+		}, nil, "a"},
 		{"parent comes back after it was lost", func(r *rig) {
 			r.peers["a"].rate, r.peers["b"].rate = 1, 1
 			r.run(time.Second)

@@ -63,15 +63,24 @@ func Share(cell int64, n, total int) int64 { return cell * int64(n) / int64(tota
 type bar struct {
 	attempts int       // wrong copies from the server
 	wrong    int       // wrong copies at all
+	at       time.Time // of the last one
 	until    time.Time // after which others may send it as well
 }
 
 // barred reports whether a piece must not be asked for from s now: after a
-// wrong copy it comes from the server, from others only when the server cannot
-// be had for a while.
+// wrong copy it comes from the server. When that cannot be had it comes soon
+// from a source that never sent anything wrong, and in the end from anybody.
 func (c *Child) barred(piece int, s *Source, now time.Time) bool {
 	b := c.bars[piece]
-	return b != nil && !s.Server && now.Before(b.until)
+	if b == nil || s.Server || !now.Before(b.until) {
+		return false
+	}
+	return s.bad > 0 || now.Sub(b.at) < serverWait || c.serverLinked()
+}
+
+// serverLinked reports whether the server is connected.
+func (c *Child) serverLinked() bool {
+	return slices.ContainsFunc(c.sources, func(s *Source) bool { return s.Server && s.link != nil && s.link.ready })
 }
 
 // Fill asks l for as much as the rules allow.
@@ -188,6 +197,7 @@ func (c *Child) Wrong(f *Fetch, now time.Time) (attempts int) {
 		c.bars[f.Piece] = b
 	}
 	b.wrong++
+	b.at = now
 	b.until = now.Add(5*time.Second + window.Backoff(b.wrong))
 	s := f.From
 	s.bad++

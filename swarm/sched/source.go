@@ -10,12 +10,13 @@ import (
 
 const (
 	// DialTime is how long a connection to a source may take.
-	DialTime  = 3 * time.Second
-	stallTime = 4 * time.Second  // without a byte while requests are open
-	forgive   = 10 * time.Second // a new assignment may return to a source we left this long ago
-	badPieces = 3                // wrong pieces from one source after which we go to the next
-	maxReturn = 3                // failures after which we do not go back to a source by ourselves
-	goodAgain = 60 * time.Second // without a failure after which the earlier ones are forgotten
+	DialTime   = 3 * time.Second
+	stallTime  = 4 * time.Second  // without a byte while requests are open
+	forgive    = 10 * time.Second // a new assignment may return to a source we left this long ago
+	badPieces  = 3                // wrong pieces from one source after which we go to the next
+	serverWait = 3 * time.Second  // after a wrong piece, for the server to be connected
+	maxReturn  = 3                // failures after which we do not go back to a source by ourselves
+	goodAgain  = 60 * time.Second // without a failure after which the earlier ones are forgotten
 )
 
 // Peer names a source.
@@ -201,7 +202,7 @@ func (c *Child) goBack(now time.Time) (sw Switch, changed bool) {
 		return sw, false
 	}
 	s := c.better(now)
-	if s == nil || s.link == nil || !s.link.ready || c.gives(s, 1) == 0 {
+	if s == nil || s.link == nil || !s.link.ready || c.gives(s, 1, now) == 0 {
 		return sw, false
 	}
 	sw = Switch{From: c.active.Peer, To: s.Peer, Back: true}
@@ -235,7 +236,7 @@ func (c *Child) watched(now time.Time) []*Source {
 
 // behind reports whether s is known to hold less than we do, and nothing new.
 func (c *Child) behind(s *Source) bool {
-	return s.link != nil && s.link.ready && s.link.theirs.Count() < c.have.Count() && window.Obtainable(c.have, s.link.theirs, 1) == 0
+	return s.link != nil && s.link.ready && s.link.theirs.Count() < c.have.Count() && window.Obtainable(c.have, s.link.theirs, 1, nil) == 0
 }
 
 // next is the watched source to compare the active one with, and to go to: one
@@ -247,7 +248,7 @@ func (c *Child) next(now time.Time) *Source {
 	var best *Source
 	rank := func(s *Source) int {
 		r := 0
-		if c.gives(s, 1) > 0 {
+		if c.gives(s, 1, now) > 0 {
 			r += 2
 		}
 		if !s.final {

@@ -41,17 +41,22 @@ func (s *Sim) look() {
 // have sent what it lacks.
 func (s *Sim) lookAt(h *host) {
 	helper := s.helper(h)
+	if helper == s.seed && s.fed(h) {
+		helper = nil // its chain is filling, or as slow as its slowest: that is no wait
+	}
 	if helper == nil || s.now-h.progress < lookEvery {
 		h.waitSince = -1
 		return
 	}
-	if h.waitSince < 0 {
-		h.waitSince = s.now
+	if h.waitSince < 0 || helper != h.waitFor {
+		h.waitSince, h.waitFor = s.now, helper
 	}
 	most := waitHosts
 	if helper == s.seed {
 		most = waitSeed
 	}
+	// A child waits four of its own piece times before it calls that starving.
+	most = max(most, 5*(s.now-h.spec.Join)/time.Duration(max(h.have.Count(), 1)))
 	for _, c := range h.conns {
 		if c.parent.off || split(h.room, c.parent.room) {
 			most += keepAlive // silent, which only the kernel finds out while nothing is asked for
@@ -87,6 +92,26 @@ func (s *Sim) helper(h *host) *host {
 		}
 	}
 	return best
+}
+
+// fed reports whether something is on its way to one of those from whom h, its
+// source, the source of that and so on fetch.
+func (s *Sim) fed(h *host) bool {
+	for range len(s.hosts) {
+		up := h.child.Active()
+		if up == nil {
+			return false
+		}
+		for _, c := range h.conns {
+			if c.src == up && c.flying > 0 && !c.parent.dead && !split(h.room, c.parent.room) {
+				return true
+			}
+		}
+		if h = s.byAddr[up.Addr]; h == nil || h.dead || h == s.seed {
+			return false
+		}
+	}
+	return false
 }
 
 func (s *Sim) holdsMore(p, h *host) bool {

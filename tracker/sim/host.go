@@ -57,6 +57,7 @@ type host struct {
 
 	progress  time.Duration // last block
 	waitSince time.Duration // since when it waits without need, -1 = it does not
+	waitFor   *host         // who could help
 	sentAt    int64         // up.sent at the last look
 	idle      bool          // it sent little since then
 }

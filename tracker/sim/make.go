@@ -27,10 +27,13 @@ func Quiet(n, cells int) *Scenario {
 	return s
 }
 
+// DisturbedName is the name of the scenarios that Disturbed makes.
+const DisturbedName = "1 % die, 5 % slow"
+
 // Disturbed is Quiet with 1 % of the hosts dying and 5 % slow, at random.
 func Disturbed(n, cells int, seed uint64) *Scenario {
 	s := Quiet(n, cells)
-	s.Name, s.Seed = "1 % die, 5 % slow", seed
+	s.Name, s.Seed = DisturbedName, seed
 	r := rand.New(rand.NewPCG(seed, 2))
 	for i, k := range r.Perm(n) {
 		h := &s.Hosts[k]
@@ -70,9 +73,13 @@ func Random(seed uint64, most int) *Scenario {
 	if r.IntN(4) == 0 {
 		s.SeedMbps = 10 * gigabit
 	}
-	told, boot := r.IntN(2) == 0, chance(r, 3*time.Second)
+	told, disk := r.IntN(2) == 0, 80+r.IntN(300)
 	for range n {
-		s.Hosts = append(s.Hosts, Host{Room: r.IntN(len(s.Rooms)), Mbps: usual, Told: told, DiskMBps: 80 + r.IntN(1500), Join: chance(r, boot)})
+		s.Hosts = append(s.Hosts, Host{Room: r.IntN(len(s.Rooms)), Mbps: usual, Told: told, DiskMBps: disk + r.IntN(1500)})
+	}
+	boot := []time.Duration{s.quietBoot(), 3 * time.Second}[r.IntN(2)]
+	for i := range s.Hosts {
+		s.Hosts[i].Join = chance(r, boot)
 	}
 	for i := range s.Rooms {
 		s.Rooms[i].UplinkMbps = max(usual, gigabit)

@@ -25,10 +25,7 @@ func (s *Sim) result() *Result {
 	size := float64(sc.Cells) * float64(sc.Cell)
 	ideal := sc.Ideal()
 	r := &Result{Hosts: len(s.hosts), Chains: 1, SeedCopies: float64(s.seed.up.sent) / size}
-	usual := 0
-	for _, h := range s.hosts {
-		usual = max(usual, h.spec.Mbps)
-	}
+	usual := sc.usual()
 	if sc.SeedTold {
 		r.Chains = max(1, min(sc.SeedMbps/usual, len(s.rooms)))
 	}

@@ -75,11 +75,20 @@ type Cut struct {
 	At, For time.Duration
 }
 
-// Quiet reports whether nothing goes wrong in s and nobody is slow: then the
-// number of copies is bounded as well.
+// Quiet reports whether nothing goes wrong in s, nobody is slow and all come
+// within the time of a few pieces: then the number of copies is bounded as well.
+// (Who comes later finds its room's hosts further on than it can follow: it is
+// a late joiner, fetches from the end of a chain, and costs a copy.)
 func (s *Scenario) Quiet() bool {
+	first, last := s.Hosts[0].Join, s.Hosts[0].Join
 	for _, h := range s.Hosts {
-		slow := h.Mbps < s.Hosts[0].Mbps || float64(h.DiskMBps)*1e6 < 1.1*bytesPerSecond(h.Mbps)
+		first, last = min(first, h.Join), max(last, h.Join)
+	}
+	if last-first > s.quietBoot() {
+		return false
+	}
+	for _, h := range s.Hosts {
+		slow := h.Mbps < s.usual() || float64(h.DiskMBps)*1e6 < 1.1*bytesPerSecond(h.Mbps)
 		if len(h.Faults) > 0 || h.Corrupt > 0 || h.Late || slow {
 			return false
 		}
@@ -87,13 +96,24 @@ func (s *Scenario) Quiet() bool {
 	return len(s.Outages)+len(s.Cuts) == 0
 }
 
-// Ideal is S over the payload rate of a usual host: what one host alone needs.
-func (s *Scenario) Ideal() time.Duration {
+// quietBoot is the time in which the hosts of a quiet swarm come: that of 2 % of
+// the pieces, or of 8 (tracker/plan counts who is so far behind as late).
+func (s *Scenario) quietBoot() time.Duration {
+	return s.Ideal() * time.Duration(max(8, s.Cells/50)) / time.Duration(s.Cells) * 9 / 10
+}
+
+// usual is the payload rate of a host that is not slow, Mb/s.
+func (s *Scenario) usual() int {
 	usual := 0
 	for _, h := range s.Hosts {
 		usual = max(usual, h.Mbps)
 	}
-	return seconds(float64(s.Cells) * float64(s.Cell) / bytesPerSecond(min(usual, s.SeedMbps)))
+	return usual
+}
+
+// Ideal is S over the payload rate of a usual host: what one host alone needs.
+func (s *Scenario) Ideal() time.Duration {
+	return seconds(float64(s.Cells) * float64(s.Cell) / bytesPerSecond(min(s.usual(), s.SeedMbps)))
 }
 
 // Limit is the longest time a run may take before it counts as hung: slow
@@ -135,7 +155,7 @@ func (s *Scenario) String() string {
 		if h.Corrupt > 0 {
 			kinds["corrupt"]++
 		}
-		if h.Mbps < s.Hosts[0].Mbps {
+		if h.Mbps < s.usual() {
 			kinds["slow"]++
 		}
 	}
