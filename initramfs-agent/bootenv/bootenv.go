@@ -140,6 +140,37 @@ func RAMBytes() int64 { return memField("/proc/meminfo", "MemTotal:") }
 // RSSBytes is the resident memory of this process.
 func RSSBytes() int64 { return memField("/proc/self/status", "VmRSS:") }
 
+// CPUTicks returns how long all processors together were busy and how long they
+// existed, in the kernel's ticks since boot (proc_stat(5)); 0, 0 when it does
+// not say. Waiting for the disk is not busy.
+func CPUTicks() (busy, total uint64) {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	line, _, _ := strings.Cut(string(raw), "\n")
+	return cpuTicks(line)
+}
+
+// cpuTicks reads the line "cpu user nice system idle iowait irq softirq steal ...".
+func cpuTicks(line string) (busy, total uint64) {
+	f := strings.Fields(line)
+	if len(f) < 5 || f[0] != "cpu" {
+		return 0, 0
+	}
+	for i, text := range f[1:min(len(f), 9)] { // guest time is in user already
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return 0, 0
+		}
+		total += n
+		if i != 3 && i != 4 {
+			busy += n
+		}
+	}
+	return busy, total
+}
+
 // memField reads a "Name:   123 kB" line of a /proc file as bytes.
 func memField(path, name string) int64 {
 	b, err := os.ReadFile(path)

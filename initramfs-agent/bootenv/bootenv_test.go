@@ -107,3 +107,23 @@ func FuzzParseCmdline(f *testing.F) {
 		}
 	})
 }
+
+func TestCPUTicks(t *testing.T) {
+	for _, tt := range []struct {
+		line        string
+		busy, total uint64
+	}{
+		{"cpu  10 1 20 500 40 3 2 5 7 0", 41, 581},
+		{"cpu 1 2 3 4", 6, 10},
+		{"cpu0 1 2 3 4 5", 0, 0},
+		{"cpu 1 2 3 x", 0, 0},
+		{"", 0, 0},
+	} {
+		if busy, total := cpuTicks(tt.line); busy != tt.busy || total != tt.total {
+			t.Errorf("cpuTicks(%q) = %d, %d; want %d, %d", tt.line, busy, total, tt.busy, tt.total)
+		}
+	}
+	if busy, total := CPUTicks(); busy == 0 || total < busy {
+		t.Errorf("CPUTicks() = %d, %d on this machine", busy, total)
+	}
+}

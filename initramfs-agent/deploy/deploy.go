@@ -147,7 +147,11 @@ func (s *session) enrol(ctx context.Context) error {
 		if s.cfg.Missing != nil {
 			missing = s.cfg.Missing()
 		}
-		rep, err := s.c.Enrol(ctx, api.EnrolRequest{Version: version.String(), PeerPort: s.port(), Evidence: s.cfg.Source.Collect(disks, missing)})
+		ev := s.cfg.Source.Collect(disks, missing)
+		s.mu.Lock()
+		s.link = bootLink(ev)
+		s.mu.Unlock()
+		rep, err := s.c.Enrol(ctx, api.EnrolRequest{Version: version.String(), PeerPort: s.port(), Evidence: ev})
 		if err == nil && !reached {
 			reached, deadline = true, bootenv.Uptime()+s.cfg.OrderWait
 		}

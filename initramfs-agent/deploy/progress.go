@@ -38,11 +38,17 @@ func (m *meter) update(now time.Duration, done int64) int64 {
 	return int64(m.rate)
 }
 
+// gauges is what the reports keep from one to the next.
+type gauges struct {
+	phase  meter
+	brakes brakes
+}
+
 // progressLoop reports until ctx ends, then once more so that the server hears
 // the last state.
 func (s *session) progressLoop(ctx context.Context) error {
 	every := interval
-	var m meter
+	var m gauges
 	var told api.State // the last one the server has taken
 	for {
 		p := s.progress(&m)
@@ -78,7 +84,7 @@ func (s *session) progressLoop(ctx context.Context) error {
 }
 
 // goodbye is the last report of a session that ended well.
-func (s *session) goodbye(ctx context.Context, m *meter) {
+func (s *session) goodbye(ctx context.Context, m *gauges) {
 	p := s.progress(m)
 	if p.State != api.StateRebooting {
 		return
@@ -99,17 +105,17 @@ func (s *session) goodbye(ctx context.Context, m *meter) {
 }
 
 // progress collects the figures, all of them measured.
-func (s *session) progress(m *meter) api.Progress {
+func (s *session) progress(m *gauges) api.Progress {
 	s.mu.Lock()
 	p := api.Progress{State: s.state, Detail: s.why, CellsTotal: s.pieces, PhaseDone: s.done, PhaseTotal: s.total, AccusedHosts: s.accused}
-	node, plan, written, commence := s.node, s.plan, s.written, s.commence
+	node, plan, written, commence, pool, link := s.node, s.plan, s.written, s.commence, s.pool, s.link
 	s.mu.Unlock()
 	p.AgentRSSBytes, p.UptimeMs = bootenv.RSSBytes(), bootenv.Uptime().Milliseconds()
 	if plan != nil {
 		p.CellsKept = plan.Counts.CellsKeep
 		p.CellsHave = p.CellsKept
 	}
-	rate := m.update(bootenv.Uptime(), p.PhaseDone)
+	rate := m.phase.update(bootenv.Uptime(), p.PhaseDone)
 	if node != nil {
 		st := node.Stats()
 		p.CellsHave, p.Front, p.CellsWritten = st.Have, st.Front, written()
@@ -121,6 +127,7 @@ func (s *session) progress(m *meter) api.Progress {
 		if p.State == api.StateWriting {
 			rate = st.RateBps
 			p.WaitingForPeers = st.Have < st.Pieces && st.InFlight == 0 && st.RateBps == 0
+			p.Brake = m.brakes.look(bootenv.Uptime(), st, pool, link)
 		}
 	}
 	p.RateBps = rate

@@ -45,6 +45,8 @@ type session struct {
 	pieces    int
 	node      *peer.Node
 	written   func() int // cells written in this boot
+	pool      int        // piece buffers of node
+	link      int        // speed of the interface booted from, Mb/s; 0 = unknown
 	accused   []api.Accu
 	assigned  api.Assignment
 	rev       uint64

@@ -106,7 +106,7 @@ func (s *session) newNode(b *bundle.Bundle, ses *writer.Session) (*peer.Node, er
 		return nil, err
 	}
 	s.mu.Lock()
-	s.handed, s.node, s.written = true, node, ses.Storage.Written
+	s.handed, s.node, s.written, s.pool = true, node, ses.Storage.Written, cfg.PoolBuffers
 	node.SetSources(sources(s.assigned))
 	s.mu.Unlock()
 	return node, nil

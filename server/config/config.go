@@ -33,6 +33,7 @@ type Config struct {
 	KernelArgs string // appended to the agent's command line
 
 	SeedRateBps int64 // bytes per second the server sends to all hosts together, 0 = no cap
+	SeedMbps    int   // what the server's link carries, Mb/s; 0 = ask the kernel
 	PlainPeers  bool  // let standard BitTorrent clients in (tracker on TCP 7442)
 
 	// Ports, 0 = the documented ones. Others are for tests.
@@ -105,6 +106,9 @@ func (c *Config) Fill() error {
 	}
 	if c.SeedRateBps < 0 {
 		bad("the seed's rate is negative")
+	}
+	if c.SeedMbps < 0 {
+		bad("--seed-mbps %d: use the link's speed in Mb/s, or 0 to ask the kernel", c.SeedMbps)
 	}
 	for _, p := range []int{c.AgentPort, c.PeerPort, c.TrackerPort, c.DHCPPort, c.ProxyPort, c.TFTPPort, c.BootHTTPPort} {
 		if p < 0 || p > 65535 {

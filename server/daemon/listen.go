@@ -46,6 +46,37 @@ func labAddr(name string) (netip.Addr, error) {
 	return netip.Addr{}, &config.Error{Err: fmt.Errorf("use lab interface %s: it has no IPv4 address: give it a fixed one first (ip addr add 10.0.0.1/24 dev %s)", name, name)}
 }
 
+// sysNet is where the kernel lists its network interfaces.
+const sysNet = "/sys/class/net"
+
+// seedMbps is what the server can send, Mb/s: --seed-mbps, else the speed of
+// the lab interface as the kernel reports it; never more than --seed-rate. 0 =
+// unknown, as on most virtual interfaces: then one relay chain is fed.
+func (s *server) seedMbps() int {
+	mbps := s.cfg.SeedMbps
+	if mbps == 0 {
+		mbps = linkSpeed(sysNet, s.cfg.Interface)
+	}
+	if s.cfg.SeedRateBps > 0 && mbps > 0 {
+		mbps = min(mbps, max(1, int(s.cfg.SeedRateBps*8/1_000_000)))
+	}
+	return mbps
+}
+
+// linkSpeed reads an interface's speed in Mb/s, 0 = unknown. A link that is
+// down, or has no speed, says -1 or refuses the read.
+func linkSpeed(dir, name string) int {
+	raw, err := os.ReadFile(filepath.Join(dir, filepath.Base(name), "speed"))
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
 func interfaceNames() string {
 	list, err := net.Interfaces()
 	if err != nil {

@@ -21,6 +21,7 @@ type swarms struct {
 	seeder *seeder.Seeder
 	track  *tracker.Tracker
 	addr   netip.AddrPort // of the seed, as hosts reach it
+	mbps   func() int     // what the seed can send now, Mb/s, 0 = unknown
 	log    *slog.Logger
 }
 
@@ -64,7 +65,7 @@ func (s *swarms) Serve(name, ver string) error {
 		return err
 	}
 	return s.track.AddSwarm(tracker.SwarmSpec{InfoHash: ih, Name: name + "/" + v.Manifest().Version, Pieces: pieces,
-		Seeds: []registry.Seed{{ID: "server", Addr: s.addr}}})
+		Seeds: []registry.Seed{{ID: "server", Addr: s.addr, LinkMbps: s.mbps()}}})
 }
 
 // infoHash reads 40 hex digits.
@@ -102,7 +103,7 @@ func (s *swarms) Report(text string, r control.HostReport) {
 	s.with(text, func(ih [20]byte) error {
 		return s.track.Update(ih, tracker.HostReport{
 			HostID: r.Host, Addr: r.Addr, Room: r.Room, Have: r.Have, Front: r.Front, Done: r.Done, RateBps: r.RateBps,
-			Parent: r.Parent, ParentSlow: r.ParentSlow, Accused: r.Accused,
+			Parent: r.Parent, ParentSlow: r.ParentSlow, Accused: r.Accused, LinkMbps: r.LinkMbps, Brake: r.Brake, Waiting: r.Waiting,
 		})
 	})
 }

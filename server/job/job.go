@@ -105,6 +105,7 @@ type Session struct {
 	Cert       string          `json:"cert"` // hex SHA-256 of the client certificate's public key
 	Nonce      string          `json:"nonce"`
 	PeerPort   int             `json:"peer_port"`
+	LinkMbps   int             `json:"link_mbps,omitempty"` // of the interface it booted from, 0 = unknown
 	IP         string          `json:"ip"`
 	OrderID    string          `json:"order_id"`
 	Order      json.RawMessage `json:"order"` // the signed envelope as it is sent

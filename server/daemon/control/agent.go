@@ -203,7 +203,7 @@ func (e *Engine) unconfirmed(k slotKey) job.Counters {
 // enrolEvent picks the disk and signs the order.
 func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, req *api.EnrolRequest, orderID string, issued time.Time) (job.Enrol, error) {
 	ev := job.Enrol{Firmware: firmware(req.Evidence)}
-	ev.Session = job.Session{BootID: req.BootID, Nonce: req.Nonce, PeerPort: req.PeerPort, OrderID: orderID}
+	ev.Session = job.Session{BootID: req.BootID, Nonce: req.Nonce, PeerPort: req.PeerPort, LinkMbps: bootLink(req.Evidence), OrderID: orderID}
 	disk, fault := job.PickDisk(req.Evidence.Disks, h.Disk, j.MinBytes, j.Sector)
 	if fault != nil {
 		ev.Code, ev.Text = fault.Code, fault.Text
@@ -237,6 +237,17 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, re
 	ev.Session.Floor = floor
 	ev.Session.Order, err = json.Marshal(env)
 	return ev, err
+}
+
+// bootLink is the speed of the interface a machine booted from, Mb/s; of its
+// only wired one when it does not know which; 0 = unknown.
+func bootLink(ev api.Evidence) int {
+	for _, n := range ev.NICs {
+		if n.Boot || len(ev.NICs) == 1 {
+			return max(n.SpeedMbps, 0)
+		}
+	}
+	return 0
 }
 
 // hostID lists the facts by which the machine knows itself. Junk is left out:

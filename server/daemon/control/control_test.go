@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -37,14 +38,15 @@ func (oneImage) List() ([]api.Image, error)                  { return nil, nil }
 type quietSwarms struct {
 	served, stopped int
 	sent            int64
+	last            HostReport
 }
 
-func (q *quietSwarms) Serve(string, string) error { q.served++; return nil }
-func (q *quietSwarms) Stop(string)                { q.stopped++ }
-func (q *quietSwarms) Report(string, HostReport)  {}
-func (q *quietSwarms) Expect(string, int)         {}
-func (q *quietSwarms) Leave(string, string)       {}
-func (q *quietSwarms) Sent(string) int64          { return q.sent }
+func (q *quietSwarms) Serve(string, string) error    { q.served++; return nil }
+func (q *quietSwarms) Stop(string)                   { q.stopped++ }
+func (q *quietSwarms) Report(_ string, r HostReport) { q.last = r }
+func (q *quietSwarms) Expect(string, int)            {}
+func (q *quietSwarms) Leave(string, string)          {}
+func (q *quietSwarms) Sent(string) int64             { return q.sent }
 func (q *quietSwarms) Assignment(string, string) (api.Assignment, bool) {
 	return api.Assignment{}, false
 }
@@ -133,7 +135,7 @@ func (b *bench) agent(i, boot int) (cert string, req *api.EnrolRequest) {
 	b.t.Helper()
 	cert = fmt.Sprintf("cert-%d-%d", i, boot)
 	req = &api.EnrolRequest{BootID: fmt.Sprintf("%032x", boot), Nonce: strings.Repeat("0", 32), PeerPort: 7441, Evidence: api.Evidence{
-		NICs: []api.NIC{{MAC: fmt.Sprintf("52:54:00:00:00:%02x", i+1), Boot: true}}, Disks: []api.Disk{{Serial: "S", Bytes: 2 << 30, Sector: 512, Bus: "sata"}}}}
+		NICs: []api.NIC{{MAC: fmt.Sprintf("52:54:00:00:00:%02x", i+1), SpeedMbps: 1000, Boot: true}}, Disks: []api.Disk{{Serial: "S", Bytes: 2 << 30, Sector: 512, Bus: "sata"}}}}
 	rep, err := b.Enrol(b.t.Context(), cert, netip.MustParseAddr("10.0.0.5"), req)
 	if err != nil || rep.Status != api.EnrolOK {
 		b.t.Fatalf("enrol = %+v, %v", rep, err)
@@ -361,4 +363,39 @@ func TestWindowEndSparesTheUntouched(t *testing.T) {
 		}
 		b.want(1, api.StateDone)
 	})
+}
+
+// TestHostFactsReachTheSwarm: the planner hears of room, link, brake and
+// accusations.
+func TestHostFactsReachTheSwarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, store.NewMem())
+		defer b.end()
+		b.lab("a1")
+		cert, req := b.agent(0, 1)
+		b.progress(cert, req, api.StateChecking, 1)
+		b.commence(cert, req)
+		p := &api.Progress{BootID: req.BootID, State: api.StateWriting, CellsTotal: 100, CellsHave: 7, Front: 7, InSwarm: true,
+			Brake: api.BrakeDisk, WaitingForPeers: true, Parent: "server", AccusedHosts: []api.Accu{{Host: "a2", Piece: 3}}}
+		if _, err := b.Progress(t.Context(), cert, netip.MustParseAddr("10.0.0.5"), p); err != nil {
+			t.Fatal(err)
+		}
+		want := HostReport{Host: "a1", Room: "r1", Addr: netip.MustParseAddrPort("10.0.0.5:7441"), Have: 7, Front: 7, Parent: "server",
+			LinkMbps: 1000, Brake: api.BrakeDisk, Waiting: true, Accused: []string{"a2"}}
+		if !reflect.DeepEqual(b.swarms.last, want) {
+			t.Errorf("the swarm hears %+v; want %+v", b.swarms.last, want)
+		}
+	})
+}
+
+func TestBootLink(t *testing.T) {
+	slow, boot := api.NIC{SpeedMbps: 100}, api.NIC{SpeedMbps: 1000, Boot: true}
+	for _, tt := range []struct {
+		nics []api.NIC
+		want int
+	}{{nil, 0}, {[]api.NIC{slow}, 100}, {[]api.NIC{slow, boot}, 1000}, {[]api.NIC{slow, slow}, 0}, {[]api.NIC{{SpeedMbps: -1, Boot: true}}, 0}} {
+		if got := bootLink(api.Evidence{NICs: tt.nics}); got != tt.want {
+			t.Errorf("bootLink(%+v) = %d; want %d", tt.nics, got, tt.want)
+		}
+	}
 }

@@ -56,6 +56,9 @@ type HostReport struct {
 	Parent     string
 	ParentSlow bool
 	Accused    []string
+	LinkMbps   int    // of the interface it booted from, 0 = unknown
+	Brake      string // what holds it back by its own word, see api.Progress
+	Waiting    bool   // it could take more and its source has nothing for it
 }
 
 // Swarms serves image versions and directs who fetches from whom.

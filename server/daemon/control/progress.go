@@ -95,6 +95,7 @@ func (e *Engine) tellTracker(j *job.Job, s *job.Slot, from netip.Addr, p *api.Pr
 		Host: s.Host, Room: s.Room, Addr: netip.AddrPortFrom(from, uint16(s.Session.PeerPort)),
 		Have: p.CellsHave, Front: p.Front, Done: p.CellsTotal > 0 && p.CellsHave >= p.CellsTotal,
 		RateBps: p.RateBps, Parent: p.Parent, ParentSlow: p.ParentSlow,
+		LinkMbps: s.Session.LinkMbps, Brake: p.Brake, Waiting: p.WaitingForPeers,
 	}
 	for i, a := range p.AccusedHosts {
 		if i == 32 {
