@@ -23,10 +23,10 @@ import (
 	"labswarm/tracker/registry"
 )
 
-const (
-	silence = 10 * time.Second       // without a report after which a host is dead
-	period  = 500 * time.Millisecond // of ageing and re-planning
-)
+// Period is how often Run ages hosts and plans again.
+const Period = 500 * time.Millisecond
+
+const silence = 10 * time.Second // without a report after which a host is dead
 
 // SwarmSpec describes a swarm to direct.
 type SwarmSpec struct {
@@ -144,13 +144,18 @@ var errNoSwarm = errors.New("no such swarm")
 // Update takes in a report and plans again if it says something new. A report
 // that cannot be true is an error and changes nothing.
 func (t *Tracker) Update(infoHash [20]byte, r HostReport) error {
+	return t.UpdateAt(infoHash, r, time.Now())
+}
+
+// UpdateAt is Update at a given time: a simulation has its own.
+func (t *Tracker) UpdateAt(infoHash [20]byte, r HostReport, now time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.swarms[infoHash]
 	if s == nil {
 		return fmt.Errorf("report of host %q for %x: %w", r.HostID, infoHash, errNoSwarm)
 	}
-	return s.update(r, time.Now())
+	return s.update(r, now)
 }
 
 // Leave removes a host at once: it said so, or its job slot ended.
@@ -242,7 +247,7 @@ func (t *Tracker) Handler() http.Handler { return t.handler }
 // Run declares silent hosts dead and plans again, until ctx ends; then it
 // returns nil.
 func (t *Tracker) Run(ctx context.Context) error {
-	tick := time.NewTicker(period)
+	tick := time.NewTicker(Period)
 	defer tick.Stop()
 	for {
 		select {
@@ -250,12 +255,17 @@ func (t *Tracker) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		t.mu.Lock()
-		for _, s := range t.swarms {
-			s.reg.Age(time.Now(), silence)
-			s.replan()
-		}
-		t.mu.Unlock()
+		t.TickAt(time.Now())
+	}
+}
+
+// TickAt is one round of Run, for a simulation.
+func (t *Tracker) TickAt(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.swarms {
+		s.reg.Age(now, silence)
+		s.replan()
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
 
-	"labswarm/swarm/window"
+	"labswarm/swarm/sched"
 	"labswarm/swarm/wire"
 )
 
@@ -21,7 +21,7 @@ const (
 	keepaliveGap = 100 * time.Second // of silence after which we send one
 	writeTime    = 60 * time.Second  // for one block into the socket
 	extendedTime = 3 * time.Second   // to wait for a BEP 10 handshake that was promised
-	maxQueue     = 1024              // requests we queue per peer, announced as reqq
+	maxQueue     = sched.MaxQueue    // requests we queue per peer, announced as reqq
 	plainQueue   = 250               // requests a peer is taken to queue when it does not say
 	maxUnasked   = 4 << 20           // payload bytes nobody asked for before we hang up
 )
@@ -33,7 +33,7 @@ type conn struct {
 	n     *Node
 	nc    net.Conn
 	r     *wire.Reader
-	src   *source // nil for a connection that came in
+	src   *sched.Source // nil for a connection that came in
 	name  string
 	fast  bool // BEP 6 on both sides
 	since time.Time
@@ -47,24 +47,14 @@ type conn struct {
 	why        error // reason of close; read after gone
 
 	// Guarded by Node.mu.
-	ready    bool // extension handshake seen, or not to be expected
-	own      bool // speaks our extension
-	ownID    byte // its message number for our extension
-	frames   bool // both sides understand frames
-	blk      int  // bytes per request we send
-	reqq     int  // requests it queues
-	theirs   *window.Set
-	choked   bool // it chokes us
-	wants    bool // it is interested
-	serving  bool // we have unchoked it
-	fetches  map[int]*fetch
-	order    []*fetch // the same, oldest first
-	open     int      // requests on their way
-	openSize int      // bytes of them
-	unasked  int
-	rtt      time.Duration
-	ctrl     bytes.Buffer // messages to send before the next block
-	upq      []upload
+	link    *sched.Link  // what we ask of it
+	own     bool         // speaks our extension
+	ownID   byte         // its message number for our extension
+	frames  bool         // both sides understand frames
+	wants   bool         // it is interested
+	serving bool         // we have unchoked it
+	ctrl    bytes.Buffer // messages to send before the next block
+	upq     []upload
 }
 
 // upload is one request of a peer.
@@ -75,7 +65,7 @@ type upload struct {
 
 // runConn works on a connection after both handshakes until it ends, and says
 // why it ended.
-func (n *Node) runConn(nc net.Conn, hs wire.Handshake, src *source) error {
+func (n *Node) runConn(nc net.Conn, hs wire.Handshake, src *sched.Source) error {
 	if err := tune(nc); err != nil {
 		return err
 	}
@@ -83,10 +73,10 @@ func (n *Node) runConn(nc net.Conn, hs wire.Handshake, src *source) error {
 		n: n, nc: nc, r: wire.NewReader(nc, n.cfg.Pieces), src: src, name: remoteAddr(nc).String(),
 		fast: hs.Bits.SupportsFast(), since: time.Now(),
 		more: make(chan struct{}, 1), gone: make(chan struct{}),
-		blk: wire.PlainBlock, reqq: plainQueue, theirs: window.NewSet(n.cfg.Pieces), choked: true, fetches: map[int]*fetch{},
 	}
+	c.link = sched.NewLink(src, c, n.cfg.Pieces, wire.PlainBlock, plainQueue)
 	if src != nil {
-		c.name = src.name()
+		c.name = src.Name()
 	}
 	if err := n.attach(c, hs.Bits.SupportsExtended()); err != nil {
 		return err
@@ -139,11 +129,11 @@ func (n *Node) attach(c *conn, extended bool) error {
 		}
 		wire.PutExtended(&c.ctrl, 0, payload)
 	} else {
-		c.ready = true
+		c.link.Settle(sched.Terms{Block: wire.PlainBlock, Reqq: plainQueue})
 	}
 	if c.src != nil {
 		wire.PutState(&c.ctrl, pp.Interested)
-		c.src.conn = c
+		n.child.Attach(c.link)
 	}
 	n.conns[c] = struct{}{}
 	c.push()
@@ -155,14 +145,7 @@ func (n *Node) detach(c *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.conns, c)
-	for _, f := range c.order {
-		delete(n.inflight, f.piece)
-		n.pool.releaseFetch(f.buf, -1)
-	}
-	c.fetches, c.order, c.open, c.openSize = nil, nil, 0, 0
-	if c.src != nil {
-		c.src.conn = nil
-	}
+	n.child.Detach(c.link)
 	n.kick()
 }
 
@@ -222,14 +205,11 @@ func (c *conn) handle(m wire.Message) error {
 	defer n.mu.Unlock()
 	switch m.Type {
 	case pp.Choke:
-		c.choked = true
-		if !c.fast { // BEP 3: what was asked for is forgotten; BEP 6 sends rejects
-			c.forget()
-		}
+		c.link.Choke(!c.fast) // BEP 3: what was asked for is forgotten; BEP 6 sends rejects
 	case pp.Unchoke:
-		c.choked = false
+		c.link.Unchoke()
 	case pp.Have:
-		c.theirs.Add(m.Index)
+		c.link.Has(m.Index)
 	case pp.Bitfield, pp.HaveAll, pp.HaveNone:
 		c.haveSet(m)
 	case pp.Interested:
@@ -261,11 +241,11 @@ func (c *conn) handle(m wire.Message) error {
 func (c *conn) haveSet(m wire.Message) {
 	switch m.Type {
 	case pp.HaveAll:
-		c.theirs.Fill()
+		c.link.HasAll()
 	case pp.Bitfield:
 		for i, has := range m.Bitfield {
 			if has {
-				c.theirs.Add(i)
+				c.link.Has(i)
 			}
 		}
 	}
@@ -279,22 +259,19 @@ func (c *conn) settle(e wire.Extended) {
 		c.close(errors.New("plain clients are not admitted"))
 		return
 	}
-	if len(c.fetches) == 0 { // the size may not change under open requests
-		c.blk = e.BlockWith(c.n.block)
-		c.frames, c.ownID = e.HasFrames() && !c.n.cfg.NoFrames, e.OwnID()
-	}
-	c.reqq = plainQueue
+	t := sched.Terms{Block: e.BlockWith(c.n.block), Reqq: plainQueue, Frames: e.HasFrames() && !c.n.cfg.NoFrames}
 	if e.Reqq > 0 {
-		c.reqq = int(min(max(e.Reqq, 1), maxQueue))
+		t.Reqq = int(min(max(e.Reqq, 1), maxQueue))
 	}
-	c.ready = true
+	if c.link.Settle(t) {
+		c.frames, c.ownID = t.Frames, e.OwnID()
+	}
 	c.serve()
 }
 
-// serve unchokes a peer that is interested. Who serves whom is the tracker's
-// decision, so there is no tit-for-tat here.
+// serve unchokes a peer that is interested.
 func (c *conn) serve() {
-	if !c.wants || c.serving || !c.ready {
+	if !sched.Unchoke(c.wants, c.link.Ready(), c.serving) {
 		return
 	}
 	c.serving = true

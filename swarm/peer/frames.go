@@ -1,10 +1,10 @@
 package peer
 
 import (
-	"fmt"
 	"time"
 
 	"labswarm/swarm/frame"
+	"labswarm/swarm/sched"
 	"labswarm/swarm/wire"
 )
 
@@ -60,8 +60,9 @@ func (n *Node) childFronts() []int {
 	defer n.mu.Unlock()
 	var fronts []int
 	for c := range n.conns {
-		if at := c.frameAsked.Load(); at > 0 && now-at < int64(activeChild) && !c.theirs.Full() {
-			fronts = append(fronts, c.theirs.Front())
+		front, complete := c.link.Front()
+		if at := c.frameAsked.Load(); at > 0 && now-at < int64(activeChild) && !complete {
+			fronts = append(fronts, front)
 		}
 	}
 	return fronts
@@ -71,17 +72,17 @@ func (n *Node) childFronts() []int {
 // frame's bytes are kept if there is room: they are what our children get. Only
 // hashLoop calls it.
 func (n *Node) unpack(f *fetch) error {
-	if f.frameLen == 0 {
+	if f.FrameLen == 0 {
 		return nil
 	}
 	src := n.scratch
-	if f.frame = n.frames.alloc(f.piece, f.frameLen, n.childFronts()); f.frame != nil {
+	if f.frame = n.frames.alloc(f.Piece, f.FrameLen, n.childFronts()); f.frame != nil {
 		src = f.frame.b
 	} else if src == nil {
 		n.scratch = make([]byte, frame.MaxLen(int(n.cfg.PieceLen)))
 		src = n.scratch
 	}
-	src = src[:copy(src, f.buf.b[:f.frameLen])]
+	src = src[:copy(src, f.buf.b[:f.FrameLen])]
 	return n.decoder.Decode(f.buf.b, src)
 }
 
@@ -95,11 +96,8 @@ func (s *sender) frameBlock(u upload, f []byte) error {
 	end := min(u.begin+u.length, len(f))
 	s.ctrl = wire.AppendFrameHeader(s.ctrl, s.ownID, u.piece, u.begin, len(f), end-u.begin)
 	cell := s.c.n.cfg.PieceLen
-	return s.payload(f[u.begin:end], share(cell, end, len(f))-share(cell, u.begin, len(f)))
+	return s.payload(f[u.begin:end], sched.Share(cell, end, len(f))-sched.Share(cell, u.begin, len(f)))
 }
-
-// share is the part of cell bytes that the first n of total bytes stand for.
-func share(cell int64, n, total int) int64 { return cell * int64(n) / int64(total) }
 
 // frameOf returns the frame to answer a request from, nil to answer plain. The
 // frame in use stays while its blocks are asked for one after the other, even
@@ -123,44 +121,4 @@ func (s *sender) frameOf(u upload) []byte {
 func (s *sender) dropFrame() {
 	s.c.n.frames.release(s.frame)
 	s.frame = nil
-}
-
-const maxTurns = 4 // changes between plain and frame within one piece
-
-var errTurns = fmt.Errorf("%w: a piece changes again and again between plain and frame", wire.ErrProtocol)
-
-// shape makes f fit a block that came: of a frame of m.FrameLen bytes, or plain.
-// What came in another shape is asked for again. It returns false for a block
-// that was not asked for in this form.
-func (c *conn) shape(f *fetch, m wire.Message) (bool, error) {
-	if m.Frame && f.plain {
-		return false, nil
-	}
-	if m.FrameLen == f.frameLen {
-		return true, nil
-	}
-	if f.turns++; f.turns > maxTurns {
-		return false, errTurns
-	}
-	c.booked(f, -1)
-	old := f.state
-	f.frameLen, f.got = m.FrameLen, 0
-	f.state = make([]uint8, (f.total()+f.blk-1)/f.blk)
-	for i := range min(len(old), len(f.state)) {
-		if old[i] == blockOpen {
-			f.state[i] = blockOpen
-		}
-	}
-	c.booked(f, 1)
-	return true, nil
-}
-
-// booked adds the open requests of f to the connection's (sign 1) or takes them off (-1).
-func (c *conn) booked(f *fetch, sign int) {
-	for i, s := range f.state {
-		if s == blockOpen {
-			c.open += sign
-			c.openSize += sign * f.size(i)
-		}
-	}
 }

@@ -11,7 +11,7 @@ import (
 	pp "github.com/anacrolix/torrent/peer_protocol"
 
 	"labswarm/swarm/frame"
-	"labswarm/swarm/window"
+	"labswarm/swarm/sched"
 	"labswarm/swarm/wire"
 )
 
@@ -24,6 +24,11 @@ type tape struct {
 func (c *tape) Read(b []byte) (int, error)        { return c.r.Read(b) }
 func (c *tape) Close() error                      { return nil }
 func (c *tape) SetReadDeadline(_ time.Time) error { return nil }
+
+// undialled is a node whose source is connected by the test.
+type undialled struct{ *Node }
+
+func (undialled) Dial(*sched.Source) bool { return true }
 
 // fuzzTalk is what an honest parent says: all of piece 0 plain, piece 1 as a frame.
 func fuzzTalk(piece []byte, f []byte) []byte {
@@ -73,12 +78,14 @@ func FuzzParent(f *testing.F) {
 		if err := n.begin(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		src := &source{Peer: Peer{ID: "fuzz"}}
-		n.sources, n.active = []*source{src}, src
+		n.child = sched.NewChild(undialled{n}, n.have, pieceLen)
+		n.child.SetSources([]sched.Peer{{ID: "fuzz"}}, time.Now())
+		n.child.Turn(time.Now(), false)
+		src := n.child.Active()
 		c := &conn{n: n, nc: &tape{r: bytes.NewReader(said)}, r: wire.NewReader(bytes.NewReader(said), 4), src: src, name: "fuzz", fast: true,
-			since: time.Now(), more: make(chan struct{}, 1), gone: make(chan struct{}), blk: wire.PlainBlock, reqq: plainQueue,
-			theirs: window.NewSet(4), choked: true, fetches: map[int]*fetch{}}
-		src.conn = c
+			since: time.Now(), more: make(chan struct{}, 1), gone: make(chan struct{})}
+		c.link = sched.NewLink(src, c, 4, wire.PlainBlock, plainQueue)
+		n.child.Attach(c.link)
 		n.conns[c] = struct{}{}
 		if err := c.readLoop(); err == nil {
 			t.Error("the connection goes on after its end")

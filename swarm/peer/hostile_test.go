@@ -13,7 +13,7 @@ import (
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
 
-	"labswarm/swarm/window"
+	"labswarm/swarm/sched"
 	"labswarm/swarm/wire"
 )
 
@@ -164,7 +164,8 @@ func TestSlowLorisMessages(t *testing.T) {
 				}
 				ours, theirs := net.Pipe()
 				c := &conn{n: n, nc: theirs, r: wire.NewReader(theirs, 4), name: "loris", since: time.Now(), more: make(chan struct{}, 1),
-					gone: make(chan struct{}), blk: wire.PlainBlock, theirs: window.NewSet(4), fetches: map[int]*fetch{}}
+					gone: make(chan struct{})}
+				c.link = sched.NewLink(nil, c, 4, wire.PlainBlock, plainQueue)
 				ended := make(chan error, 1)
 				go func() {
 					err := c.readLoop()

@@ -13,22 +13,20 @@ import (
 
 	"labswarm/swarm/frame"
 	"labswarm/swarm/peercert"
+	"labswarm/swarm/sched"
 	"labswarm/swarm/window"
 	"labswarm/swarm/wire"
 )
-
-const tick = 200 * time.Millisecond // period of the housekeeping
 
 // Node is one member of one swarm. Its methods are safe for concurrent use.
 //
 // Locking: mu guards everything below it and is never held across I/O or a
 // callback. The pool has its own lock, taken under mu but never the other way.
 type Node struct {
-	cfg    Config
-	log    *slog.Logger
-	block  int // bytes per request among our own kind
-	window int // pieces
-	pool   *pool
+	cfg   Config
+	log   *slog.Logger
+	block int // bytes per request among our own kind
+	pool  *pool
 
 	wake     chan struct{}  // asks the loop for a turn now
 	hashq    chan *fetch    // complete, not yet hashed; as long as fetching has buffers
@@ -47,35 +45,19 @@ type Node struct {
 	have      *window.Set
 	noServe   map[int]bool // pieces the storage could not give back
 	done      chan struct{}
-	inflight  map[int]*fetch
-	bars      map[int]*bar
+	child     *sched.Child   // decides what to fetch from whom; shares have
+	fetches   map[int]*fetch // being received, hashed or written
 	conns     map[*conn]struct{}
 	children  int
 	same      map[peercert.ID]int // children by certificate
-	sources   []*source           // of the assignment, in its order
-	active    *source             // whom we fetch from, one of sources, or nil
-	left      *source             // the source we left last, until its successor is chosen
-	leftWhy   string
-	tried     *source // left by a rate rule; taken again if that brings nothing
-	monitor   window.Monitor
 	loading   map[int]chan struct{}
 	fatal     error
-	bound     bool    // since the last tick something could not be asked for want of a buffer
-	queued    int     // pieces in hashq, writeq or between
-	rate      float64 // plain bytes per second
-	wireRate  float64 // the same as they travelled
-	rateAt    time.Time
-	rateRx    int64
-	rateWire  int64
-	rx        int64 // plain bytes received: a frame counts as the piece it stands for
-	rxWire    int64 // the same as they travelled
-	framesGot int   // pieces that came as frames
+	queued    int // pieces in hashq, writeq or between
+	framesGot int // pieces that came as frames
 	rxServer  int64
 	rxBy      map[string]int64
 	tx        int64 // plain bytes sent
 	txWire    int64
-	switches  int
-	lastWhy   string // reason of the last switch
 	hashFails int
 	readFails int
 }
@@ -86,13 +68,14 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Log, block: wire.BlockSize(cfg.PieceLen), window: window.Size(cfg.PieceLen),
+		cfg: cfg, log: cfg.Log, block: wire.BlockSize(cfg.PieceLen),
 		wake: make(chan struct{}, 1), hashq: make(chan *fetch, cfg.PoolBuffers), writeq: make(chan *fetch, cfg.PoolBuffers),
 		uploads: make(chan struct{}, cfg.PoolBuffers-cfg.PoolBuffers/2), prefetch: make(chan upload, 4),
 		have: window.NewSet(cfg.Pieces), noServe: map[int]bool{}, done: make(chan struct{}),
-		inflight: map[int]*fetch{}, bars: map[int]*bar{}, conns: map[*conn]struct{}{}, same: map[peercert.ID]int{},
+		fetches: map[int]*fetch{}, conns: map[*conn]struct{}{}, same: map[peercert.ID]int{},
 		loading: map[int]chan struct{}{}, rxBy: map[string]int64{},
 	}
+	n.child = sched.NewChild(n, n.have, cfg.PieceLen)
 	if cfg.Seed {
 		n.have.Fill()
 	} else {
@@ -214,68 +197,32 @@ func (n *Node) kick() {
 // old one are finished first. Sources that stay keep their connection. May be
 // called before Run and after a Node is done.
 func (n *Node) SetSources(a Assignment) {
-	list := a.list()
+	var list []sched.Peer
+	for _, p := range a.list() {
+		list = append(list, sched.Peer(p))
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.sameSources(list) {
-		return
+	if n.child.SetSources(list, time.Now()) {
+		n.kick()
 	}
-	old := map[string]*source{}
-	for _, s := range n.sources {
-		old[s.Addr.String()] = s
-	}
-	n.sources = nil
-	now := time.Now()
-	for _, p := range list {
-		s := old[p.Addr.String()]
-		if s == nil {
-			s = &source{}
-		}
-		s.Peer = p
-		if now.Sub(s.rejectedAt) > forgive {
-			s.rejected, s.final, s.fails, s.notBefore = "", false, 0, time.Time{}
-		}
-		n.sources = append(n.sources, s)
-	}
-	n.active, n.left, n.tried = nil, nil, nil
-	n.monitor.Reassigned()
-	n.kick()
-}
-
-func (n *Node) sameSources(list []Peer) bool {
-	if len(list) != len(n.sources) {
-		return false
-	}
-	for i, p := range list {
-		if n.sources[i].Peer != p {
-			return false
-		}
-	}
-	return true
 }
 
 // Stats returns a snapshot of the figures.
 func (n *Node) Stats() Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	f := n.child.Figures()
 	s := Stats{
 		Pieces: n.cfg.Pieces, Have: n.have.Count(), Front: n.have.Front(),
-		BytesFromServer: n.rxServer, BytesFromPeers: n.rx - n.rxServer, BytesUploaded: n.tx,
-		WireReceived: n.rxWire, WireUploaded: n.txWire, FramesReceived: n.framesGot,
-		BySource: map[string]int64{}, RateBps: int64(n.rate),
-		HashFailures: n.hashFails, ReadFailures: n.readFails, Switches: n.switches, SwitchReason: n.lastWhy,
-		Queue: n.queued, InFlight: len(n.inflight) - n.queued, Children: n.children,
+		BytesFromServer: n.rxServer, BytesFromPeers: f.Rx - n.rxServer, BytesUploaded: n.tx,
+		WireReceived: f.RxWire, WireUploaded: n.txWire, FramesReceived: n.framesGot,
+		BySource: map[string]int64{}, RateBps: f.RateBps, Parent: n.child.Parent(), Rejected: n.child.Rejected(),
+		HashFailures: n.hashFails, ReadFailures: n.readFails, Switches: f.Switches, SwitchReason: f.SwitchWhy,
+		Queue: n.queued, InFlight: f.InFlight - n.queued, Children: n.children,
 	}
 	for k, v := range n.rxBy {
 		s.BySource[k] = v
-	}
-	if n.active != nil && n.active.conn != nil {
-		s.Parent = n.active.name()
-	}
-	for _, src := range n.sources {
-		if src.rejected != "" {
-			s.Rejected = append(s.Rejected, src.name())
-		}
 	}
 	return s
 }

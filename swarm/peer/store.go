@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"labswarm/swarm/window"
 	"labswarm/swarm/wire"
 )
 
@@ -23,11 +22,11 @@ func (n *Node) hashLoop(ctx context.Context) error {
 			return nil
 		case f := <-n.hashq:
 			err := n.unpack(f)
-			if err == nil && sha1.Sum(f.buf.b) != n.cfg.Hash(f.piece) { //nolint:gosec // see the import
+			if err == nil && sha1.Sum(f.buf.b) != n.cfg.Hash(f.Piece) { //nolint:gosec // see the import
 				err = errHash
 			}
 			if err != nil {
-				n.log.Warn("wrong piece", "piece", f.piece, "peer", f.from.name(), "err", err)
+				n.log.Warn("wrong piece", "piece", f.Piece, "peer", f.From.Name(), "err", err)
 				if err := n.wrong(f); err != nil {
 					n.fail(err)
 					return err
@@ -46,32 +45,15 @@ func (n *Node) wrong(f *fetch) error {
 	n.hashFails++
 	n.queued--
 	n.frames.release(f.frame)
-	b := n.bars[f.piece]
-	if b == nil {
-		b = &bar{}
-		n.bars[f.piece] = b
-	}
-	b.wrong++
-	b.until = time.Now().Add(5*time.Second + window.Backoff(b.wrong))
-	s := f.from
-	s.bad++
-	if s.Server {
-		b.attempts++
-	}
-	attempts := b.attempts
-	if !s.Server && s.bad%badPieces == 0 && n.active == s && len(n.sources) > 1 {
-		n.leave(s, fmt.Sprintf("sent %d pieces with a wrong hash", s.bad), true)
-	}
-	from := s.Peer
-	delete(n.inflight, f.piece)
-	n.pool.releaseFetch(f.buf, -1)
+	attempts := n.child.Wrong(f.Fetch, time.Now())
+	from := Peer(f.From.Peer)
 	n.kick()
 	n.mu.Unlock()
 	if n.cfg.OnAccuse != nil {
-		n.cfg.OnAccuse(f.piece, from)
+		n.cfg.OnAccuse(f.Piece, from)
 	}
 	if attempts >= maxServerCopies {
-		return &CorruptError{Piece: f.piece, Attempts: attempts}
+		return &CorruptError{Piece: f.Piece, Attempts: attempts}
 	}
 	return nil
 }
@@ -86,13 +68,13 @@ func (n *Node) writeLoop(ctx context.Context) error {
 			return nil
 		case f = <-n.writeq:
 		}
-		err := n.cfg.Storage.WritePiece(f.piece, f.buf.b)
+		err := n.cfg.Storage.WritePiece(f.Piece, f.buf.b)
 		if err != nil {
-			n.log.Warn("write failed, trying once more", "piece", f.piece, "err", err)
-			err = n.cfg.Storage.WritePiece(f.piece, f.buf.b)
+			n.log.Warn("write failed, trying once more", "piece", f.Piece, "err", err)
+			err = n.cfg.Storage.WritePiece(f.Piece, f.buf.b)
 		}
 		if err != nil {
-			serr := &StorageError{Op: "write", Piece: f.piece, Err: err}
+			serr := &StorageError{Op: "write", Piece: f.Piece, Err: err}
 			n.fail(serr)
 			return serr
 		}
@@ -107,28 +89,21 @@ func (n *Node) writeLoop(ctx context.Context) error {
 func (n *Node) written(f *fetch) (have, front int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.pool.releaseFetch(f.buf, f.piece)
+	n.pool.releaseFetch(f.buf, f.Piece)
 	n.queued--
-	delete(n.inflight, f.piece)
-	delete(n.bars, f.piece)
-	delete(n.noServe, f.piece)
-	if f.frameLen > 0 {
+	delete(n.fetches, f.Piece)
+	delete(n.noServe, f.Piece)
+	if f.FrameLen > 0 {
 		n.framesGot++
 	}
 	if f.frame != nil {
 		n.frames.put(f.frame)
 		n.frames.release(f.frame)
 	}
-	if f.from == n.active {
-		f.from.rejected = ""
-	}
-	n.have.Add(f.piece)
+	n.child.Written(f.Fetch, time.Now())
 	for c := range n.conns {
-		wire.PutHave(&c.ctrl, f.piece) // to everybody: planners and seeds count holders
+		wire.PutHave(&c.ctrl, f.Piece) // to everybody: planners and seeds count holders
 		c.push()
-	}
-	if n.active != nil && n.active.conn != nil {
-		n.fill(n.active.conn)
 	}
 	if n.have.Full() {
 		close(n.done)

@@ -8,6 +8,7 @@ import (
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
 
+	"labswarm/swarm/sched"
 	"labswarm/swarm/wire"
 )
 
@@ -20,19 +21,15 @@ func (c *conn) request(u upload) error {
 	if u.frame && !c.frames {
 		return fmt.Errorf("%w: request for a frame, which was not agreed on", wire.ErrProtocol)
 	}
-	if !c.serving || !n.serves(u.piece) {
+	switch sched.Admit(c.serving, n.serves(u.piece), len(c.upq), c.fast) {
+	case sched.Queue:
+		c.upq = append(c.upq, u)
+		c.push()
+	case sched.Refuse:
 		c.reject(u)
-		return nil
+	case sched.HangUp:
+		return fmt.Errorf("%w: more than %d requests", wire.ErrProtocol, maxQueue)
 	}
-	if len(c.upq) >= maxQueue {
-		if !c.fast {
-			return fmt.Errorf("%w: more than %d requests", wire.ErrProtocol, maxQueue)
-		}
-		c.reject(u)
-		return nil
-	}
-	c.upq = append(c.upq, u)
-	c.push()
 	return nil
 }
 
@@ -105,12 +102,7 @@ func (s *sender) take() (u upload, todo bool) {
 	c := s.c
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
-	for len(c.upq) > 0 && !todo {
-		u, c.upq = c.upq[0], c.upq[1:]
-		if todo = c.n.serves(u.piece); !todo {
-			c.reject(u)
-		}
-	}
+	u, c.upq, todo = sched.Next(c.upq, func(u upload) bool { return c.n.serves(u.piece) }, c.reject)
 	s.ownID = c.ownID
 	s.ctrl = append(s.ctrl[:0], c.ctrl.Bytes()...)
 	c.ctrl.Reset()

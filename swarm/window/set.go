@@ -112,11 +112,14 @@ func obtainable(have, source *Set, f func(piece int) bool) {
 	}
 }
 
-// Obtainable counts the pieces that source has and have lacks, up to limit.
-func Obtainable(have, source *Set, limit int) int {
+// Obtainable counts the pieces that source has and have lacks, up to limit,
+// without those that are barred from that source; barred may be nil.
+func Obtainable(have, source *Set, limit int, barred func(piece int) bool) int {
 	n := 0
-	obtainable(have, source, func(int) bool {
-		n++
+	obtainable(have, source, func(p int) bool {
+		if barred == nil || !barred(p) {
+			n++
+		}
 		return n < limit
 	})
 	return min(n, limit)

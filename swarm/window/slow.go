@@ -74,6 +74,14 @@ func (m *Monitor) Reset() {
 	m.starved = time.Time{}
 }
 
+// OtherChanged says that from now on Sample.Other is the count of another next
+// source: how it grew is not known yet.
+func (m *Monitor) OtherChanged() {
+	for i := range m.samples {
+		m.samples[i].Other = -1
+	}
+}
+
 // Reassigned is Reset after a word from the tracker: its choice gets a fresh
 // chance even if the last switch brought nothing.
 func (m *Monitor) Reassigned() {

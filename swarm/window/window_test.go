@@ -126,11 +126,11 @@ func TestPickProperties(t *testing.T) {
 		}
 		cnt := 0
 		for i := range n {
-			if src.Has(i) && !have.Has(i) {
+			if src.Has(i) && !have.Has(i) && !barred.Has(i) {
 				cnt++
 			}
 		}
-		if g := Obtainable(have, src, q.Max); g != min(cnt, q.Max) {
+		if g := Obtainable(have, src, q.Max, barred.Has); g != min(cnt, q.Max) {
 			t.Fatalf("Obtainable = %d; want %d", g, min(cnt, q.Max))
 		}
 	})

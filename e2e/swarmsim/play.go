@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"labswarm/tracker/sim"
+)
+
+// failure is a random swarm that broke an invariant.
+type failure struct {
+	Seed   uint64   `json:"seed"`
+	What   string   `json:"swarm"`
+	Broken []string `json:"broken"`
+}
+
+// spread calls do(i) for i from 0 to n-1, some at a time, and stops at the first
+// error.
+func spread(n, workers int, do func(i int) error) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var first error
+	next := 0
+	for range max(workers, 1) {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				i := next
+				next++
+				stop := i >= n || first != nil
+				mu.Unlock()
+				if stop {
+					return
+				}
+				if err := do(i); err != nil {
+					mu.Lock()
+					if first == nil {
+						first = err
+					}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}
+
+// random plays the seeds and reports progress every tenth of them.
+func random(o options, w io.Writer) ([]failure, error) {
+	var mu sync.Mutex
+	var failed []failure
+	done, begin := 0, time.Now()
+	kinds := map[bool]int{}
+	err := spread(o.seeds, o.workers, func(i int) error {
+		sc := sim.Random(uint64(o.from+i), o.hosts)
+		r, err := sim.Run(sc, nil)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		kinds[sc.Quiet()]++
+		if len(r.Broken) > 0 {
+			failed = append(failed, failure{sc.Seed, sc.String(), r.Broken})
+			fmt.Fprintf(w, "FAILED %v\n       %s\n       replay: make sim SIM=\"--seed %d --hosts %d\"\n", sc, r.Broken[0], sc.Seed, o.hosts)
+		}
+		done++
+		if step := max(o.seeds/10, 1); done%step == 0 {
+			spent := time.Since(begin)
+			left := spent / time.Duration(done) * time.Duration(o.seeds-done)
+			fmt.Fprintf(w, "%4d of %d random swarms, %d quiet, %d failed; %.0f s, about %.0f s to go\n",
+				done, o.seeds, kinds[true], len(failed), spent.Seconds(), left.Seconds())
+		}
+		return nil
+	})
+	return failed, err
+}
+
+// table plays the rows, the longest first.
+func table(o options, w io.Writer) (*report, error) {
+	ns, err := numbers(o.table)
+	if err != nil {
+		return nil, err
+	}
+	t := &report{Cells: o.cells, Rows: make([]row, 0, 2*len(ns)), Overhead: sim.Overhead}
+	var todo []*sim.Scenario
+	for i := range ns {
+		n := ns[len(ns)-1-i]
+		todo = append(todo, sim.Quiet(n, o.cells))
+	}
+	for _, n := range ns {
+		if n >= 20 && n <= 500 {
+			todo = append(todo, sim.Disturbed(n, o.cells, uint64(n)))
+		}
+	}
+	var mu sync.Mutex
+	begin := time.Now()
+	var all, sofar float64
+	for _, sc := range todo {
+		all += float64(len(sc.Hosts))
+	}
+	err = spread(len(todo), o.workers, func(i int) error {
+		sc := todo[i]
+		r, err := sim.Run(sc, nil)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		t.Rows = append(t.Rows, newRow(sc, r))
+		sofar += float64(len(sc.Hosts))
+		spent := time.Since(begin)
+		fmt.Fprintf(w, "N=%d, %s: ratio %.3f; %.0f s, about %.0f s to go\n", len(sc.Hosts), sc.Name, r.Early,
+			spent.Seconds(), spent.Seconds()*(all-sofar)/sofar)
+		return nil
+	})
+	t.sort()
+	return t, err
+}
