@@ -44,6 +44,7 @@ type site struct {
 
 	codec string        // of imports, "" = the usual
 	plain bool          // --plain-peers at the next start
+	rate  int64         // --seed-rate at the next start, bytes per second
 	quiet time.Duration // patience with agents of the next start, 0 = the usual
 
 	srv  *server
@@ -115,7 +116,7 @@ func (s *site) start() {
 	s.t.Helper()
 	cfg := config.Default()
 	cfg.StateDir, cfg.Interface = s.dir, "lo"
-	cfg.AgentPort, cfg.PeerPort, cfg.TrackerPort, cfg.PlainPeers = 0, 0, 0, s.plain
+	cfg.AgentPort, cfg.PeerPort, cfg.TrackerPort, cfg.PlainPeers, cfg.SeedRateBps = 0, 0, 0, s.plain, s.rate
 	if s.srv != nil { // a restarted server has its old ports
 		cfg.AgentPort, cfg.PeerPort = s.srv.cfg.AgentPort, s.srv.cfg.PeerPort
 	}

@@ -21,9 +21,11 @@ import (
 
 	"labswarm/api"
 	"labswarm/server/daemon/control"
+	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
 	"labswarm/server/inventory"
 	"labswarm/server/store"
+	"labswarm/tracker/registry"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -36,6 +38,7 @@ func (noImages) Find(string, string) (control.ImageInfo, error) {
 }
 func (noImages) File(string, string, string) ([]byte, error) { return nil, nil }
 func (noImages) List() ([]api.Image, error)                  { return nil, nil }
+func (noImages) Latest(string) (string, error)               { return "", nil }
 
 type noSwarms struct{}
 
@@ -48,6 +51,25 @@ func (noSwarms) Sent(string) (image, wire int64)                  { return 0, 0 
 func (noSwarms) Assignment(string, string) (api.Assignment, bool) { return api.Assignment{}, false }
 func (noSwarms) Subscribe(string, string) (<-chan api.Assignment, func()) {
 	return make(chan api.Assignment), func() {}
+}
+
+func (noSwarms) Lend(string, string) error         { return nil }
+func (noSwarms) Return(string)                     {}
+func (noSwarms) SetRelays(string, []registry.Seed) {}
+func (noSwarms) Seed() api.PeerRef                 { return api.PeerRef{} }
+
+// book is one with a relay whose token is returned.
+func book(t testing.TB, e *control.Engine) (*relays.Book, string) {
+	t.Helper()
+	b, err := relays.New(t.Context(), relays.Config{Store: store.NewMem(), Images: noImages{}, Swarms: noSwarms{}, Jobs: e, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := b.Add(t.Context(), "annex")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, tok.Token
 }
 
 type admin struct{ *control.Engine }
@@ -98,7 +120,7 @@ func clientState(t testing.TB) *tls.ConnectionState {
 // FuzzRequests sends anything to every POST route of both listeners: no
 // panic, no internal error, and never an order.
 func FuzzRequests(f *testing.F) {
-	routes := []string{api.RouteEnrol, api.RouteCommence, api.RouteProgress, api.RouteResult, api.RouteLog, api.RouteHosts, api.RouteJobs}
+	routes := []string{api.RouteEnrol, api.RouteCommence, api.RouteProgress, api.RouteResult, api.RouteLog, api.RouteHosts, api.RouteJobs, api.RouteRelayReport}
 	seed := func(route int, v any) {
 		raw, err := json.Marshal(v)
 		if err != nil {
@@ -114,10 +136,14 @@ func FuzzRequests(f *testing.F) {
 	seed(4, api.LogRequest{Text: "x"})
 	seed(5, api.Host{Name: "a2", Room: "r", MAC: "52:54:00:00:00:02"})
 	seed(6, api.JobCreate{Image: "i", Room: "r1", Confirm: "r1"})
+	seed(7, api.RelayReport{Instance: id, PeerPort: 1, Wants: []string{"i"}, Images: []api.RelayImage{{Name: "i", Version: "2026-01-01.1", Pieces: 1}}})
 	f.Add(0, []byte(`{"boot_id":1}{`))
 	e := engine(f)
 	log := slog.New(slog.DiscardHandler)
-	agents := httpapi.NewAgent(e, tls.Certificate{}, log).Handler()
+	listener := httpapi.NewAgent(e, tls.Certificate{}, log)
+	relayBook, token := book(f, e)
+	listener.AddRelays(relayBook)
+	agents := listener.Handler()
 	admins := httpapi.NewAdmin(admin{e}, log).Handler()
 	state := clientState(f)
 	f.Fuzz(func(t *testing.T, route int, body []byte) {
@@ -134,9 +160,10 @@ func FuzzRequests(f *testing.F) {
 		}
 		req := httptest.NewRequestWithContext(t.Context(), "POST", routes[route], bytes.NewReader(body))
 		req.Header.Set("Idempotency-Key", "k")
+		req.Header.Set("Authorization", "Bearer "+token)
 		req.TLS = state
 		h := agents
-		if route >= 5 {
+		if route == 5 || route == 6 {
 			h = admins
 		}
 		rec := httptest.NewRecorder()
@@ -153,7 +180,10 @@ func FuzzRequests(f *testing.F) {
 func TestRoutesAreDisjoint(t *testing.T) {
 	e := engine(t)
 	log := slog.New(slog.DiscardHandler)
-	agents := httpapi.NewAgent(e, tls.Certificate{}, log).Handler()
+	listener := httpapi.NewAgent(e, tls.Certificate{}, log)
+	relayBook, _ := book(t, e)
+	listener.AddRelays(relayBook)
+	agents := listener.Handler()
 	admins := httpapi.NewAdmin(admin{e}, log).Handler()
 	state := clientState(t)
 	try := func(h http.Handler, method, route string) int {
@@ -165,14 +195,14 @@ func TestRoutesAreDisjoint(t *testing.T) {
 		h.ServeHTTP(rec, req)
 		return rec.Code
 	}
-	for _, r := range []string{api.RouteServer, api.RouteRooms, api.RouteHosts, api.RouteImages, api.RouteJobs, api.RouteAdminEv} {
+	for _, r := range []string{api.RouteServer, api.RouteRooms, api.RouteHosts, api.RouteImages, api.RouteJobs, api.RouteRelays, api.RouteAdminEv} {
 		for _, m := range []string{"GET", "POST", "DELETE"} {
 			if code := try(agents, m, r); code != http.StatusNotFound {
 				t.Errorf("agent listener: %s %s = %d; want 404", m, r, code)
 			}
 		}
 	}
-	for _, r := range []string{api.RouteEnrol, api.RouteOrder, api.RouteImage + "manifest.json", api.RouteCommence, api.RouteProgress, api.RouteEvents, api.RouteResult, api.RouteLog} {
+	for _, r := range []string{api.RouteEnrol, api.RouteOrder, api.RouteImage + "manifest.json", api.RouteCommence, api.RouteProgress, api.RouteEvents, api.RouteResult, api.RouteLog, api.RouteRelayReport, api.RouteRelayImage + "a/1/manifest.json"} {
 		for _, m := range []string{"GET", "POST"} {
 			if code := try(admins, m, r); code != http.StatusNotFound {
 				t.Errorf("admin socket: %s %s = %d; want 404", m, r, code)

@@ -31,7 +31,10 @@ func (r *relay) follow(ctx context.Context, wants []api.RelayWant) {
 			r.wg.Go(func() { im.run(ctx) })
 		}
 		im.update(w)
-		if !im.serving() && !r.cramped[w.Name] {
+		switch {
+		case im.serving():
+			delete(r.cramped, w.Name)
+		case !r.cramped[w.Name]:
 			waits[w.Name] = true
 		}
 	}
