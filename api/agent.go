@@ -117,7 +117,15 @@ type Progress struct {
 	InSwarm         bool   `json:"in_swarm"`                // serves and fetches cells now
 	AccusedHosts    []Accu `json:"accused_hosts,omitempty"` // bad cells received since the last report
 	WaitingForPeers bool   `json:"waiting_for_peers,omitempty"`
+	Brake           string `json:"brake,omitempty"` // what in this machine limits the rate now: link, disk, cpu; "" = nothing of its own
 }
+
+// Values of Progress.Brake.
+const (
+	BrakeLink = "link" // the network interface runs at its speed
+	BrakeDisk = "disk" // pieces wait to be written
+	BrakeCPU  = "cpu"  // pieces wait to be unpacked or hashed
+)
 
 // Accu is one accusation: a cell from a host did not match its hash.
 type Accu struct {
@@ -138,6 +146,9 @@ type Assignment struct {
 	Parent    PeerRef   `json:"parent"`
 	Fallbacks []PeerRef `json:"fallbacks"`
 	Release   bool      `json:"release"` // nobody needs this host as a source any more
+	// UploadMbps caps what this host sends to all others together, Mb/s
+	// (1 000 000 bit/s of image bytes as they travel); 0 = no cap.
+	UploadMbps int `json:"upload_mbps,omitempty"`
 }
 
 // Commands of a ProgressReply. They are hints: nothing in them starts a write.

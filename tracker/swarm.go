@@ -60,6 +60,7 @@ func (s *swarm) update(r HostReport, now time.Time) error {
 	changed, err := s.reg.Update(registry.Report{
 		ID: r.HostID, Addr: r.Addr, Room: r.Room, Have: r.Have, Front: r.Front, RateBps: r.RateBps,
 		Done: r.Done, Parent: r.Parent, Rejected: rejected, Accused: r.Accused,
+		LinkMbps: r.LinkMbps, Brake: r.Brake, Waiting: r.Waiting,
 	}, now)
 	if err != nil {
 		return err

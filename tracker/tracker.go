@@ -48,6 +48,9 @@ type HostReport struct {
 	ParentSlow bool     // it has left its assigned parent by itself (peer.Stats.Rejected is not empty)
 	Rejected   []string // sources of its assignment it has left by itself; may be nil, then ParentSlow and Parent tell
 	Accused    []string // sources that sent pieces with a wrong hash
+	LinkMbps   int      // of the interface it booted from, 0 = unknown
+	Brake      string   // what holds it back by its own word: api.BrakeLink, BrakeDisk, BrakeCPU or ""
+	Waiting    bool     // it could take more and its source has nothing for it
 }
 
 // Tracker directs any number of swarms. Make it with New; its methods are safe

@@ -8,9 +8,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
+
+	"labswarm/api"
 )
 
 const (
@@ -25,8 +28,11 @@ const (
 
 // Seed is a peer that holds everything, in the server or beside it.
 type Seed struct {
-	ID   string         // "server" for the server's own
-	Addr netip.AddrPort // where it listens
+	ID        string         // "server" for the server's own
+	Addr      netip.AddrPort // where it listens
+	Room      string         // the room it stands in, "" = none: it feeds any room
+	LinkMbps  int            // what it can send, Mb/s; 0 = unknown: one chain
+	AccusedBy []string       // hosts that had a wrong piece from it, ever
 }
 
 // Host is what is known of one host in one swarm.
@@ -45,6 +51,11 @@ type Host struct {
 	Rejected []string  // sources of its assignment it has left by itself
 	Blamed   []string  // hosts it has left or accused and that were heard of since: it may be the suspect itself
 	LastSeen time.Time // of the last report
+
+	LinkMbps  int           // of the interface it booted from, Mb/s; 0 = unknown
+	Brake     string        // what it says in most reports holds it back: api.BrakeLink, BrakeDisk, BrakeCPU, "" = nothing of its own
+	PieceTime time.Duration // mean per piece over the last 30 s with this parent, times of waiting for it left out; 0 = not known yet
+	AccusedBy []string      // hosts that had a wrong piece from it, ever; they may be gone by now
 }
 
 // Report is a host's word about itself.
@@ -58,7 +69,10 @@ type Report struct {
 	Done     bool
 	Parent   string
 	Rejected []string
-	Accused  []string
+	Accused  []string // sources that sent a wrong piece since the last report
+	LinkMbps int
+	Brake    string
+	Waiting  bool // it could take more and its source has nothing for it
 }
 
 // Registry holds the hosts of one swarm. Make it with New.
@@ -66,12 +80,19 @@ type Registry struct {
 	pieces int
 	next   uint64
 	hosts  map[string]*Host
-	blames map[string]map[string]time.Time // who blamed whom, when last
+	blames map[string]map[string]time.Time // who blamed whom, when first
+	meters map[string]*meter
+
+	// accusers says who had a wrong piece from whom: accused, then accuser. It is
+	// kept when either leaves, or a bad source would be trusted again as soon as
+	// its accusers are done.
+	accusers map[string]map[string]bool
 }
 
 // New returns an empty registry for a torrent of the given number of pieces.
 func New(pieces int) *Registry {
-	return &Registry{pieces: pieces, hosts: map[string]*Host{}, blames: map[string]map[string]time.Time{}}
+	return &Registry{pieces: pieces, hosts: map[string]*Host{}, blames: map[string]map[string]time.Time{},
+		meters: map[string]*meter{}, accusers: map[string]map[string]bool{}}
 }
 
 // check refuses a report that cannot be true.
@@ -93,7 +114,7 @@ func (r *Registry) check(p *Report) error {
 
 // Update takes in a report. changed says that the plan may have to change: a
 // new host, one back from the dead, another address, done or not any more, or
-// a source left.
+// a source left, another accuser of a source.
 func (r *Registry) Update(p Report, now time.Time) (changed bool, err error) {
 	if err := r.check(&p); err != nil {
 		return false, fmt.Errorf("report of host %q: %w", p.ID, err)
@@ -109,6 +130,7 @@ func (r *Registry) Update(p Report, now time.Time) (changed bool, err error) {
 		r.next++
 		h = &Host{ID: p.ID, Order: r.next, Alive: true}
 		r.hosts[p.ID] = h
+		delete(r.meters, p.ID)
 		changed = true
 	}
 	if h.Addr != p.Addr || h.Done != p.Done || !slices.Equal(h.Rejected, p.Rejected) {
@@ -119,9 +141,51 @@ func (r *Registry) Update(p Report, now time.Time) (changed bool, err error) {
 	}
 	h.Addr, h.Room, h.Have, h.Front, h.RateBps = p.Addr, p.Room, p.Have, p.Front, p.RateBps
 	h.Done, h.Parent, h.LastSeen = p.Done, p.Parent, now
-	h.Rejected = slices.Clone(p.Rejected)
+	h.Rejected, h.LinkMbps = slices.Clone(p.Rejected), max(p.LinkMbps, 0)
+	r.measure(h, p, now)
 	r.blame(p, now)
-	return changed, nil
+	return r.accuse(p) || changed, nil
+}
+
+// measure keeps the piece time and the brake of a host. Those of its last time
+// at work stay when it is done: they tell what is usual in its room.
+func (r *Registry) measure(h *Host, p Report, now time.Time) {
+	m := r.meters[p.ID]
+	if m == nil {
+		m = &meter{}
+		r.meters[p.ID] = m
+	}
+	if p.Done {
+		return
+	}
+	switch p.Brake {
+	case api.BrakeLink, api.BrakeDisk, api.BrakeCPU:
+	default: // of a newer agent: no word we could explain to people
+		p.Brake = ""
+	}
+	m.add(sample{at: now, have: p.Have, waiting: p.Waiting, brake: p.Brake}, p.Parent)
+	h.PieceTime, h.Brake = m.pieceTime(), m.brake()
+}
+
+// accuse notes who had a wrong piece from whom, and reports whether that is new.
+func (r *Registry) accuse(p Report) (news bool) {
+	for _, id := range p.Accused {
+		m := r.accusers[id]
+		if id == "" || len(id) > maxID || id == p.ID || m[p.ID] || len(m) >= maxNames || m == nil && len(r.accusers) >= MaxHosts {
+			continue
+		}
+		if m == nil {
+			m = map[string]bool{}
+			r.accusers[id] = m
+		}
+		m[p.ID], news = true, true
+	}
+	return news
+}
+
+// Accusers lists who had a wrong piece from a host or seed, ever, sorted.
+func (r *Registry) Accusers(id string) []string {
+	return slices.Sorted(maps.Keys(r.accusers[id]))
 }
 
 // blame notes whom a host has left or accused, with the time of the first time.
@@ -171,6 +235,7 @@ func (r *Registry) Remove(id string) bool {
 	_, ok := r.hosts[id]
 	delete(r.hosts, id)
 	delete(r.blames, id)
+	delete(r.meters, id)
 	return ok
 }
 
@@ -186,7 +251,7 @@ func (r *Registry) Hosts() []Host {
 	out := make([]Host, 0, len(r.hosts))
 	for id, h := range r.hosts {
 		c := *h
-		c.Blamed = r.blamed(id)
+		c.Blamed, c.AccusedBy = r.blamed(id), r.Accusers(id)
 		out = append(out, c)
 	}
 	slices.SortFunc(out, func(a, b Host) int { return cmp.Compare(a.Order, b.Order) })
