@@ -25,17 +25,15 @@ func bench(ctx context.Context, o options, w io.Writer) (err error) {
 	if err := needs(); err != nil {
 		return err
 	}
-	e := env{pprof: o.pprof}
+	e := env{}
 	if e.self, err = os.Executable(); err != nil {
 		return err
 	}
-	if e.pprof != "" {
-		if err := os.MkdirAll(e.pprof, 0o755); err != nil {
-			return err
-		}
-		if e.pprof, err = filepath.Abs(e.pprof); err != nil {
-			return err
-		}
+	if e.pprof, err = wantDir(o.pprof); err != nil {
+		return err
+	}
+	if e.logs, err = wantDir(o.logs); err != nil {
+		return err
 	}
 	if err := sweep(ctx, o.tmp); err != nil {
 		return err
@@ -60,6 +58,17 @@ func bench(ctx context.Context, o options, w io.Writer) (err error) {
 		}
 	}
 	return rep.print(w)
+}
+
+// wantDir makes a directory that was asked for, and returns its absolute path.
+func wantDir(dir string) (string, error) {
+	if dir == "" {
+		return "", nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return filepath.Abs(dir)
 }
 
 // prepare writes the contenders' scripts and builds the stock client.

@@ -247,7 +247,7 @@ func TestPresets(t *testing.T) {
 	for name, schemes := range map[string][]string{
 		"raw n1": {"ours"}, "raw n2": {"ours"}, "raw n8": {"ours"}, "raw n16": {"ours", "libtorrent", "libtorrent-tuned", "aria2", "anacrolix", "udpcast"},
 		"raw n4": {"ours", "udpcast", "http"}, "raw n100": {"ours"}, "frames n16": {"ours-z"}, "2 rooms": {"ours"}, "kill": {"ours"}, "cut": {"ours"},
-		"slow": {"ours"}, "slow-known": {"ours"}, "late": {"ours"}, "partition": {"ours"}, "1 of 4 bad at 1 %": {"ours"}, "5 of 6 bad at 100 %": {"ours"},
+		"slow": {"ours"}, "slow-head": {"ours"}, "slow-known": {"ours"}, "late": {"ours"}, "partition": {"ours"}, "1 of 4 bad at 1 %": {"ours"}, "5 of 6 bad at 100 %": {"ours"},
 		"memory 262144 cells": {"ours", "ours-z"},
 	} {
 		for _, s := range schemes {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -105,6 +106,7 @@ type member struct {
 	torrent *metainfo.Torrent
 	image   *image // an agent keeps it in memory; nobody looks at it here
 	file    *os.File
+	log     *slog.Logger
 }
 
 // openSeed makes the data plane of the server.
@@ -157,6 +159,9 @@ func open(ctx context.Context, a helperArgs, flags int, set func(*member, *peer.
 		return nil, err
 	}
 	m := &member{torrent: t}
+	if m.log, err = logger(a.LogFile); err != nil {
+		return nil, err
+	}
 	if m.image, err = readImage(a.Torrent); err != nil {
 		return nil, err
 	}
@@ -170,7 +175,7 @@ func open(ctx context.Context, a helperArgs, flags int, set func(*member, *peer.
 	}
 	cfg := peer.Config{
 		InfoHash: t.InfoHash, Pieces: len(t.Hashes), PieceLen: t.PieceLength, Hash: func(i int) [20]byte { return t.Hashes[i] },
-		Listener: l, NoFrames: !a.Frames,
+		Listener: l, NoFrames: !a.Frames, Log: m.log,
 	}
 	copy(cfg.PeerID[:], fmt.Sprintf("-LS0001-%012s", a.ID))
 	err = set(m, &cfg)

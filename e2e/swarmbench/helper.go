@@ -26,6 +26,7 @@ const (
 	lineDone   = "DONE"   // followed by a doneNote in JSON, or nothing
 	lineParent = "PARENT" // followed by a source's name
 	lineAccuse = "ACCUSE" // a source that sent a wrong piece
+	lineHave   = "HAVE"   // number of cells, with every report
 	lineFrom   = "FROM"   // a source that sent bytes just now
 )
 
@@ -53,19 +54,21 @@ type helperArgs struct {
 	Torrent string     // image.torrent; manifest and frames lie beside it
 	Dir     string     // where the payload is, or is to go
 	CPUFile string     // pprof CPU profile to write, "" = none
+	LogFile string     // "" = none
 	Frames  bool       // compressed cells
 	TLS     bool
+
+	LinkMbit float64 // what it says its link's speed is, 0 = nothing
 
 	// Of the seed.
 	Expect int  // hosts that will join late
 	Plain  bool // let standard clients in and answer their announces
 
 	// Of a host.
-	Room     string
-	LinkMbit float64 // what it reports as its link's speed, 0 = nothing
-	Fresh    int     // cells it lacks, 0 = all
-	Resume   bool    // look for good cells in a file that is there already
-	Watch    bool    // say whom bytes come from
+	Room   string
+	Fresh  int  // cells it lacks, 0 = all
+	Resume bool // look for good cells in a file that is there already
+	Watch  bool // say whom bytes come from
 
 	// Of a bad host.
 	Payload string  // the right content

@@ -165,7 +165,9 @@ func (h *steered) word() tracker.HostReport {
 	r := tracker.HostReport{
 		HostID: h.a.ID, Addr: netip.AddrPortFrom(h.a.Addr, portPeer), Room: h.a.Room, Have: s.Have, Front: s.Front, Done: s.Have == s.Pieces,
 		RateBps: s.RateBps, Parent: s.Parent, ParentSlow: len(s.Rejected) > 0, Rejected: s.Rejected,
+		LinkMbps: int(h.a.LinkMbit), Waiting: s.Have < s.Pieces && s.InFlight == 0,
 	}
+	_ = say(lineHave, s.Have) // the bench is gone: nobody to tell
 	if h.liar {
 		r.Have, r.Front, r.Done = s.Pieces-1, s.Pieces-1, false
 	}

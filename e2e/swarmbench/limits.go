@@ -48,7 +48,7 @@ func ratioLimit(sc scenario, s scheme, share float64) float64 {
 		l += 0.04
 	case disturbCut:
 		l += 0.08
-	case disturbSlow:
+	case disturbSlow, disturbSlowHead:
 		l += seconds(2.5)
 	case disturbPartition:
 		l += seconds(partitionTime.Seconds() + 5)

@@ -72,6 +72,51 @@ func TestTwoHosts(t *testing.T) {
 	}
 }
 
+// TestPoison: hosts that serve wrong bytes, few or nearly all. The bench compares
+// every byte on every disk; here the bad ones must also have been asked and
+// found out. How fast is the bench's figure, no matter of pass or fail here.
+func TestPoison(t *testing.T) {
+	testreq.Root(t)
+	testreq.Tool(t, "tc", "iproute2")
+	dir := t.TempDir()
+	o, err := parse([]string{"--tmp", dir, "--out", filepath.Join(dir, "swarm.json"), "poison"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range o.scenarios {
+		o.scenarios[i].mib = 32 // enough for five wrong cells of a hundred and more each
+	}
+	var table bytes.Buffer
+	if err := bench(t.Context(), o, &table); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(table.String())
+	b, err := os.ReadFile(o.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rep report
+	if err := json.Unmarshal(b, &rep); err != nil {
+		t.Fatal(err)
+	}
+	if len(rep.Rows) != 2 {
+		t.Fatalf("%d rows; want 2", len(rep.Rows))
+	}
+	for _, r := range rep.Rows {
+		if r.Ratio == nil {
+			t.Errorf("%s: %s", r.Scenario, r.Note)
+			continue
+		}
+		if r.Failures == 0 || r.Revoked == nil {
+			t.Errorf("%s: %d wrong pieces came, revoked after %s s; want some, found out", r.Scenario, r.Failures, show(r.Revoked, 2))
+			continue
+		}
+		if *r.Revoked > 20 { // 2 s is the bench's figure; this one only a hang reaches
+			t.Errorf("%s: bad hosts were asked for %s s after the first word against them", r.Scenario, show(r.Revoked, 2))
+		}
+	}
+}
+
 // TestInterrupt sends SIGINT in the middle of a transfer.
 func TestInterrupt(t *testing.T) {
 	testreq.Root(t)

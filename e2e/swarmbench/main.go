@@ -33,6 +33,7 @@ type options struct {
 	scenarios []scenario
 	list      bool
 	pprof     string
+	logs      string
 	out       string
 	tmp       string
 }
@@ -85,6 +86,7 @@ func parse(args []string) (options, error) {
 	f.BoolVar(&o.list, "list", false, "print presets and contenders")
 	f.StringVar(&names, "schemes", "", "only these contenders, comma-separated")
 	f.StringVar(&o.pprof, "pprof", "", "directory for CPU profiles of our seed and hosts")
+	f.StringVar(&o.logs, "logs", "", "directory for what our seed and hosts log")
 	f.StringVar(&o.out, "out", "build/bench/swarm.json", "report")
 	f.StringVar(&o.tmp, "tmp", "/dev/shm", "tmpfs for payload and outputs")
 	f.StringVar(&ns, "n", "4", "own scenario: numbers of hosts")
@@ -93,7 +95,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&sc.cellKiB, "cell-kib", 256, "own scenario: cell (piece) in KiB")
 	f.StringVar(&sc.data, "data", dataRandom, "own scenario: random, or usr for an ext4 image of /usr")
 	f.IntVar(&sc.rooms, "rooms", 1, "own scenario: 1, or 2 with an uplink of link rate")
-	f.StringVar(&sc.disturbance, "disturb", "", "own scenario: kill, cut, late, slow, slow-known or partition")
+	f.StringVar(&sc.disturbance, "disturb", "", "own scenario: kill, cut, late, slow, slow-head, slow-known or partition")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -123,7 +125,7 @@ func ownScenarios(sc scenario, ns string) (out []scenario, err error) {
 	if !slices.Contains([]string{dataRandom, dataUsr}, sc.data) || sc.rooms < 1 || sc.rooms > 2 {
 		return nil, fmt.Errorf("--data %s --rooms %d: want random or usr, and 1 or 2", sc.data, sc.rooms)
 	}
-	if !slices.Contains([]string{"", disturbKill, disturbCut, disturbLate, disturbSlow, disturbSlowKnown, disturbPartition}, sc.disturbance) {
+	if !slices.Contains([]string{"", disturbKill, disturbCut, disturbLate, disturbSlow, disturbSlowHead, disturbSlowKnown, disturbPartition}, sc.disturbance) {
 		return nil, fmt.Errorf("--disturb %q is not known", sc.disturbance)
 	}
 	if sc.disturbance == disturbPartition {

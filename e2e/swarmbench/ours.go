@@ -23,6 +23,18 @@ import (
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
+// logger writes to a file as long as the process lives; an empty name to nowhere.
+func logger(file string) (*slog.Logger, error) {
+	if file == "" {
+		return quiet(), nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	return slog.New(slog.NewTextHandler(f, nil)), nil
+}
+
 // profile writes a CPU profile until stop is called; an empty name does nothing.
 func profile(file string) (stop func() error, err error) {
 	if file == "" {
@@ -48,9 +60,9 @@ func oursSeed(ctx context.Context, a helperArgs) error {
 		return err
 	}
 	ih := m.torrent.InfoHash
-	tr := tracker.New(quiet())
+	tr := tracker.New(m.log)
 	if err := tr.AddSwarm(tracker.SwarmSpec{InfoHash: ih, Name: "bench", Pieces: len(m.torrent.Hashes),
-		Seeds: []registry.Seed{{ID: "server", Addr: netip.AddrPortFrom(a.Addr, portPeer)}}}); err != nil {
+		Seeds: []registry.Seed{{ID: "server", Addr: netip.AddrPortFrom(a.Addr, portPeer), LinkMbps: int(a.LinkMbit)}}}); err != nil {
 		return err
 	}
 	tr.Expect(ih, a.Expect)

@@ -30,6 +30,7 @@ type proc struct {
 	words   map[string]time.Time // first time a line began with this word
 	note    doneNote
 	parent  string
+	have    int                  // cells, as it said last
 	accused map[string]time.Time // when it first accused whom
 	last    map[string]time.Time // when it last got bytes from whom
 	rss     int64                // bytes, peak
@@ -72,6 +73,8 @@ func (p *proc) heard(line string) {
 		if _, again := p.accused[who]; !again {
 			p.accused[who] = now
 		}
+	case lineHave:
+		p.have, _ = strconv.Atoi(arg)
 	case lineFrom:
 		p.last[who] = now
 	}

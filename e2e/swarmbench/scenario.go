@@ -12,8 +12,9 @@ const (
 	disturbKill      = "kill"       // SIGKILL one host in the middle at half time
 	disturbCut       = "cut"        // cut one host's link at half time
 	disturbLate      = "late"       // a quarter of the hosts begins after 30 % of the ideal time
-	disturbSlow      = "slow"       // one host's link has a tenth of the rate, nobody knows
-	disturbSlowKnown = "slow-known" // the same, and the host reports its link's speed
+	disturbSlow      = "slow"       // the second host's link has a tenth of the rate, nobody knows
+	disturbSlowHead  = "slow-head"  // the same for the first host, the only one that the seed feeds
+	disturbSlowKnown = "slow-known" // the second host's, and it reports its link's speed
 	disturbPartition = "partition"  // the link between two rooms is down for 20 s
 )
 
@@ -93,10 +94,12 @@ func (sc scenario) lateHosts() int {
 	return max(1, sc.n/4)
 }
 
-// slowHost is the host with the slow link, 0 = none. It is the second: in a
-// chain by joining order nearly everybody is behind it.
+// slowHost is the host with the slow link, 0 = none.
 func (sc scenario) slowHost() int {
-	if sc.disturbance == disturbSlow || sc.disturbance == disturbSlowKnown {
+	switch sc.disturbance {
+	case disturbSlowHead:
+		return 1
+	case disturbSlow, disturbSlowKnown:
 		return 2
 	}
 	return 0
@@ -166,7 +169,8 @@ func presets() []preset {
 		{"frames", "compressed cells: 16 hosts, an ext4 image of /usr", []scenario{zip}},
 		{"rooms", "two rooms of 8 with one uplink of link rate", []scenario{rooms}},
 		{"disturb", "one host killed, cut off, slow (known or not), a quarter late; a partition", []scenario{
-			dis.with(disturbKill), dis.with(disturbCut), dis.with(disturbSlowKnown), dis.with(disturbSlow), dis.with(disturbLate), dis.with(disturbPartition)}},
+			dis.with(disturbKill), dis.with(disturbCut), dis.with(disturbSlowKnown), dis.with(disturbSlow),
+			dis.with(disturbSlowHead), dis.with(disturbLate), dis.with(disturbPartition)}},
 		{"poison", "hosts that serve wrong bytes", poison()},
 		{"memory", "peak memory of a host with 262144 cells", memory()},
 	}

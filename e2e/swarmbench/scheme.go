@@ -35,6 +35,8 @@ type env struct {
 	zip     bool   // ours sends compressed cells
 	tls     bool   // ours speaks TLS
 	pprof   string // directory for CPU profiles, "" = none
+	resume  bool   // hosts look for good cells on their disks
+	logs    string // directory for what our seed and hosts log, "" = none
 }
 
 // scheme is a contender.
@@ -168,7 +170,9 @@ func stockChild(e env, i int) child {
 func oursChildren(plain bool) func(e env) ([]child, error) {
 	return func(e env) ([]child, error) {
 		s, err := e.helper("seed", 0, lineReady, func(a *helperArgs) {
-			a.Plain, a.Expect, a.Frames, a.TLS, a.CPUFile = plain, e.late, e.zip, e.tls, e.profile(0)
+			a.Plain, a.Expect, a.Frames, a.TLS = plain, e.late, e.zip, e.tls
+			a.CPUFile, a.LogFile = e.file(e.pprof, 0, "pprof"), e.file(e.logs, 0, "log")
+			a.LinkMbit = e.sc.mbit
 		})
 		return []child{s}, err
 	}
@@ -180,7 +184,8 @@ func oursChild(e env, i int) (child, error) {
 		role = "bad"
 	}
 	return e.helper(role, i, "", func(a *helperArgs) {
-		a.Frames, a.TLS, a.CPUFile = e.zip, e.tls, e.profile(i)
+		a.Frames, a.TLS, a.Resume = e.zip, e.tls, e.resume
+		a.CPUFile, a.LogFile = e.file(e.pprof, i, "pprof"), e.file(e.logs, i, "log")
 		a.Room, a.Fresh, a.Watch = "room"+strconv.Itoa(e.sc.roomOf(i)), e.sc.fresh, e.sc.bad > 0
 		if e.sc.isBad(i) {
 			a.Share, a.Payload = e.sc.badShare, e.payload.file()
@@ -192,9 +197,9 @@ func oursChild(e env, i int) (child, error) {
 	})
 }
 
-// profile is the file of host i's CPU profile, "" when none is wanted.
-func (e env) profile(i int) string {
-	if e.pprof == "" {
+// file is where host i's profile or log goes, "" when none is wanted.
+func (e env) file(dir string, i int, suffix string) string {
+	if dir == "" {
 		return ""
 	}
 	name := "ours"
@@ -204,7 +209,7 @@ func (e env) profile(i int) string {
 	if e.zip {
 		name += "-z"
 	}
-	return filepath.Join(e.pprof, fmt.Sprintf("%s-%s-n%d-h%d.pprof", strings.ReplaceAll(e.sc.name, " ", "_"), name, e.n, i))
+	return filepath.Join(dir, fmt.Sprintf("%s-%s-%s-h%d.%s", strings.ReplaceAll(e.sc.name, " ", "_"), e.sc.data, name, i, suffix))
 }
 
 // ariaChild is aria2c with its defaults; what would leave the room is off. It
