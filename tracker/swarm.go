@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -14,7 +15,7 @@ import (
 )
 
 const (
-	maxDone = 4 // finished hosts a standard client is told of
+	maxAhead = 8 // hosts a standard client is told of besides the seeds
 
 	// How long a host may fetch from somebody else than its planned parent
 	// before the plan takes that as its word against the parent.
@@ -33,6 +34,7 @@ type swarm struct {
 	strays    map[string]time.Time // hosts that keep away from their parent, since when
 	completed map[string]bool      // hosts that became done, ever
 	expected  int                  // hosts that are booting and will join
+	causes    map[string]string    // leaves and why, as logged
 	subs      map[string]map[*subscription]struct{}
 }
 
@@ -43,7 +45,7 @@ func newSwarm(spec SwarmSpec, log *slog.Logger) *swarm {
 	return &swarm{
 		spec: spec, log: log.With("swarm", spec.Name), reg: registry.New(spec.Pieces),
 		current: map[string]api.Assignment{}, subs: map[string]map[*subscription]struct{}{},
-		completed: map[string]bool{}, strays: map[string]time.Time{},
+		completed: map[string]bool{}, strays: map[string]time.Time{}, causes: map[string]string{},
 		rev: uint64(time.Now().UnixMilli()), // so that it rises across restarts of the server, too
 	}
 }
@@ -102,51 +104,81 @@ func (s *swarm) strayed(r HostReport, now time.Time) string {
 // replan asks the planner and passes on what has changed.
 func (s *swarm) replan() {
 	hosts := s.reg.Hosts()
-	s.prev = plan.Plan(plan.View{Pieces: s.spec.Pieces, Seeds: s.spec.Seeds, Hosts: hosts, Prev: s.prev, Expected: s.expected})
-	refs := map[string]api.PeerRef{}
+	seeds := slices.Clone(s.spec.Seeds)
+	for i := range seeds {
+		seeds[i].AccusedBy = s.reg.Accusers(seeds[i].ID)
+	}
+	s.prev = plan.Plan(plan.View{Pieces: s.spec.Pieces, Seeds: seeds, Hosts: hosts, Prev: s.prev, Expected: s.expected, RoomMbps: s.spec.RoomMbps})
+	refs := make(map[string]api.PeerRef, len(hosts)+len(seeds))
 	for _, h := range hosts {
 		refs[h.ID] = api.PeerRef{HostID: h.ID, Addr: h.Addr.String()}
 	}
-	for _, sd := range s.spec.Seeds {
+	for _, sd := range seeds {
 		refs[sd.ID] = api.PeerRef{HostID: sd.ID, Addr: sd.Addr.String(), Server: true}
 	}
 	gone := s.current
-	s.current = map[string]api.Assignment{}
+	s.current = make(map[string]api.Assignment, len(s.prev))
 	for _, p := range s.prev {
-		a := api.Assignment{Parent: refs[p.Parent], Release: p.Release}
+		a := api.Assignment{Parent: refs[p.Parent], Release: p.Release, UploadMbps: p.UploadMbps}
 		for _, f := range p.Fallbacks {
 			a.Fallbacks = append(a.Fallbacks, refs[f])
 		}
 		if p.Release {
 			s.reg.Release(p.Host)
 		}
-		old, had := gone[p.Host]
-		a.Rev = old.Rev
-		if had && same(old, a) {
-			s.current[p.Host] = old
-			continue
-		}
-		if !had || old.Parent != a.Parent {
-			delete(s.strays, p.Host)
-		}
-		s.rev++
-		a.Rev = s.rev
-		s.current[p.Host] = a
-		s.log.Info("assignment", "host", p.Host, "parent", p.Parent, "fallbacks", p.Fallbacks, "leaf", p.Leaf, "release", p.Release)
-		for sub := range s.subs[p.Host] {
-			sub.put(a)
-		}
+		s.pass(p, gone[p.Host], a)
 	}
 	for id := range s.strays {
 		if _, ok := s.current[id]; !ok {
 			delete(s.strays, id)
 		}
 	}
+	s.nameLeaves()
+}
+
+// pass gives a host its assignment if it differs from the old one, whose zero
+// value stands for none.
+func (s *swarm) pass(p plan.Assignment, old, a api.Assignment) {
+	a.Rev = old.Rev
+	if old.Rev != 0 && same(old, a) {
+		s.current[p.Host] = old
+		return
+	}
+	if old.Parent != a.Parent {
+		delete(s.strays, p.Host)
+	}
+	s.rev++
+	a.Rev = s.rev
+	s.current[p.Host] = a
+	s.log.Info("assignment", "host", p.Host, "parent", p.Parent, "fallbacks", p.Fallbacks, "leaf", p.Leaf, "release", p.Release)
+	for sub := range s.subs[p.Host] {
+		sub.put(a)
+	}
+}
+
+// nameLeaves logs once who feeds nobody, and why.
+func (s *swarm) nameLeaves() {
+	now := map[string]string{}
+	for _, p := range s.prev {
+		if p.Cause == "" {
+			continue
+		}
+		now[p.Host] = p.Cause
+		if s.causes[p.Host] != p.Cause {
+			s.log.Warn("host feeds nobody", "host", p.Host, "cause", p.Cause, "why", plan.Explain(p.Cause))
+		}
+	}
+	for id := range s.causes {
+		if _, lives := s.current[id]; lives && now[id] == "" {
+			s.log.Info("host may feed others again", "host", id)
+		}
+	}
+	s.causes = now
 }
 
 // same compares two assignments of equal Rev.
 func same(a, b api.Assignment) bool {
-	return a.Parent == b.Parent && a.Release == b.Release && slices.Equal(a.Fallbacks, b.Fallbacks)
+	return a.Parent == b.Parent && a.Release == b.Release && a.UploadMbps == b.UploadMbps && slices.Equal(a.Fallbacks, b.Fallbacks)
 }
 
 // put replaces what the reader has not taken. Only the lock's holder sends, so
@@ -180,7 +212,8 @@ func (s *swarm) close() {
 }
 
 // peersFor is the list for a peer that announces itself: its planned sources if
-// it is one of our hosts, else the seeds and a few hosts that are done.
+// it is one of our hosts, else the seeds and those hosts that hold most: a
+// client that starts now can have everything they hold from them.
 func (s *swarm) peersFor(from netip.AddrPort, want int) []netip.AddrPort {
 	hosts := s.reg.Hosts()
 	var out []netip.AddrPort
@@ -197,12 +230,12 @@ func (s *swarm) peersFor(from netip.AddrPort, want int) []netip.AddrPort {
 	for _, sd := range s.spec.Seeds {
 		out = append(out, sd.Addr)
 	}
-	n := 0
-	for _, h := range hosts {
-		if h.Done && h.Alive && !h.Released && n < maxDone {
-			out = append(out, h.Addr)
-			n++
-		}
+	hosts = slices.DeleteFunc(hosts, func(h registry.Host) bool {
+		return !h.Alive || h.Released || h.Have*4 < s.spec.Pieces || s.causes[h.ID] != ""
+	})
+	slices.SortStableFunc(hosts, func(a, b registry.Host) int { return cmp.Compare(b.Have, a.Have) })
+	for _, h := range hosts[:min(len(hosts), maxAhead)] {
+		out = append(out, h.Addr)
 	}
 	return out[:min(len(out), want)]
 }

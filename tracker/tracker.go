@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -32,7 +33,10 @@ type SwarmSpec struct {
 	InfoHash [20]byte
 	Name     string // image name/version, for logs
 	Pieces   int
-	Seeds    []registry.Seed // at least one; the first feeds the chain. An empty ID means "server"
+	// Seeds: at least one. The first is the server, which feeds any room; others
+	// feed the room they stand in, or any. An empty ID means "server".
+	Seeds    []registry.Seed
+	RoomMbps map[string]int // what may be sent into and inside a room, Mb/s; no entry = no cap
 }
 
 // HostReport is a host's word about itself, sent every 2 s or so.
@@ -80,7 +84,8 @@ func (t *Tracker) AddSwarm(spec SwarmSpec) error {
 	if spec.InfoHash == [20]byte{} || spec.Pieces < 1 || len(spec.Seeds) == 0 {
 		return fmt.Errorf("add swarm %q: info-hash, pieces and a seed are needed", spec.Name)
 	}
-	spec.Seeds = slices.Clone(spec.Seeds)
+	spec.Seeds, spec.RoomMbps = slices.Clone(spec.Seeds), maps.Clone(spec.RoomMbps)
+	names := map[string]bool{}
 	for i := range spec.Seeds {
 		s := &spec.Seeds[i]
 		if s.ID == "" {
@@ -89,6 +94,10 @@ func (t *Tracker) AddSwarm(spec SwarmSpec) error {
 		if !s.Addr.IsValid() || s.Addr.Port() == 0 || s.Addr.Addr().IsUnspecified() {
 			return fmt.Errorf("add swarm %q: seed address %v cannot be dialled", spec.Name, s.Addr)
 		}
+		if names[s.ID] {
+			return fmt.Errorf("add swarm %q: two seeds are called %q", spec.Name, s.ID)
+		}
+		names[s.ID] = true
 		s.Addr = netip.AddrPortFrom(s.Addr.Addr().Unmap(), s.Addr.Port())
 	}
 	t.mu.Lock()
@@ -203,6 +212,30 @@ func (t *Tracker) Hosts(infoHash [20]byte) []registry.Host {
 	return nil
 }
 
+// Flag says that a host feeds nobody, and why.
+type Flag struct {
+	Host  string
+	Cause string // one of plan's Cause constants; plan.Explain puts it into words
+}
+
+// Flags returns the hosts of a swarm that feed nobody, in the plan's order; nil
+// for an unknown swarm.
+func (t *Tracker) Flags(infoHash [20]byte) []Flag {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.swarms[infoHash]
+	if s == nil {
+		return nil
+	}
+	var out []Flag
+	for _, p := range s.prev {
+		if p.Cause != "" {
+			out = append(out, Flag{Host: p.Host, Cause: p.Cause})
+		}
+	}
+	return out
+}
+
 // Handler serves BEP 3 /announce and /scrape for standard clients.
 func (t *Tracker) Handler() http.Handler { return t.handler }
 
@@ -229,7 +262,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 // directory answers the announce handler.
 type directory struct{ t *Tracker }
 
-// Peers directs a standard client to the seeds and to hosts that are done.
+// Peers directs a standard client to the seeds and to hosts that hold much.
 func (d directory) Peers(infoHash [20]byte, from netip.AddrPort, want int) ([]netip.AddrPort, bool) {
 	d.t.mu.Lock()
 	defer d.t.mu.Unlock()

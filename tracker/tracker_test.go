@@ -8,8 +8,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"labswarm/api"
+	"labswarm/tracker/plan"
 	"labswarm/tracker/registry"
 )
 
@@ -195,7 +198,8 @@ func TestErrors(t *testing.T) {
 			t.Error("subscription to an unknown swarm is open")
 		}
 	}
-	bad := []SwarmSpec{{}, {InfoHash: ih, Pieces: 1}, {InfoHash: ih, Pieces: 1, Seeds: []registry.Seed{{}}}}
+	bad := []SwarmSpec{{}, {InfoHash: ih, Pieces: 1}, {InfoHash: ih, Pieces: 1, Seeds: []registry.Seed{{}}},
+		{InfoHash: ih, Pieces: 1, Seeds: append(spec.Seeds[:1:1], spec.Seeds[0])}}
 	for i, s := range bad {
 		if err := tr.AddSwarm(s); err == nil {
 			t.Errorf("bad spec %d was accepted", i)
@@ -220,4 +224,123 @@ func TestErrors(t *testing.T) {
 		t.Error("subscription is open after RemoveSwarm")
 	}
 	cancel()
+}
+
+// TestRevoke: with the second accuser a source is out, in the plan that the
+// report's answer carries already; and the flags say so.
+func TestRevoke(t *testing.T) {
+	with(t, func(tr *Tracker) {
+		for i := 1; i <= 4; i++ {
+			update(t, tr, host(i, 0, ""))
+		}
+		accuse := func(i int, whom string) {
+			r := host(i, 10, "")
+			r.Accused = []string{whom}
+			update(t, tr, r)
+		}
+		accuse(2, "h1")
+		if d := cmp.Diff([]Flag{{"h1", plan.CauseAccused}}, tr.Flags(ih)); d != "" {
+			t.Errorf("flags (-want +got):\n%s", d)
+		}
+		accuse(4, "h1")
+		if d := cmp.Diff([]Flag{{"h1", plan.CauseRevoked}}, tr.Flags(ih)); d != "" {
+			t.Errorf("flags (-want +got):\n%s", d)
+		}
+		tr.Leave(ih, "h2") // done and gone: its word stays
+		tr.Leave(ih, "h4")
+		update(t, tr, host(5, 0, ""))
+		for _, id := range []string{"h3", "h5"} {
+			a, _ := tr.Assignment(ih, id)
+			for _, p := range append(a.Fallbacks, a.Parent) {
+				if p.HostID == "h1" {
+					t.Errorf("%s is sent to the revoked h1", id)
+				}
+			}
+		}
+		if tr.Flags([20]byte{9}) != nil {
+			t.Error("flags of an unknown swarm")
+		}
+	})
+}
+
+// TestRoomsAndLinks: what hosts and seeds say of themselves reaches the planner.
+func TestRoomsAndLinks(t *testing.T) {
+	with(t, func(tr *Tracker) {
+		wide := spec
+		wide.RoomMbps = map[string]int{"B": 200}
+		wide.Seeds = []registry.Seed{{Addr: spec.Seeds[0].Addr, LinkMbps: 2500}, {ID: "relay", Room: "C", Addr: netip.MustParseAddrPort("192.0.2.2:7441")}}
+		if err := tr.AddSwarm(wide); err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range []string{"A", "B", "C", "A", "A"} {
+			h := host(i+1, 0, "")
+			h.Room, h.LinkMbps = r, 1000
+			if i == 4 {
+				h.LinkMbps = 100
+			}
+			update(t, tr, h)
+		}
+		for id, want := range map[string]string{"h1": "server", "h2": "server", "h3": "relay", "h4": "h1", "h5": "h4"} {
+			if got := parentOf(t, tr, id); got != want {
+				t.Errorf("parent of %s = %s; want %s", id, got, want)
+			}
+		}
+		if a, _ := tr.Assignment(ih, "h2"); a.UploadMbps != 200 {
+			t.Errorf("upload cap of the first host in room B = %d; want 200", a.UploadMbps)
+		}
+		if d := cmp.Diff([]Flag{{"h5", plan.CauseLink}}, tr.Flags(ih)); d != "" {
+			t.Errorf("flags (-want +got):\n%s", d)
+		}
+	})
+}
+
+// TestSlowHostIsNamed: one that takes a fraction of what its parent holds is
+// found by its reports, after half a minute, with its own word for the cause.
+func TestSlowHostIsNamed(t *testing.T) {
+	with(t, func(tr *Tracker) {
+		for i := 1; i <= 5; i++ {
+			update(t, tr, host(i, 0, ""))
+		}
+		have := []int{0, 0, 0, 0, 0}
+		for range 18 {
+			time.Sleep(2 * time.Second)
+			for i := range have {
+				r := host(i+1, 0, "")
+				r.Parent = parentOf(t, tr, r.HostID)
+				switch i {
+				case 3:
+					have[i], r.Brake = have[i]+4, api.BrakeDisk
+				case 4: // behind it
+					have[i] = min(have[i]+20, have[3])
+				default:
+					have[i] += 20
+				}
+				r.Have, r.Front = have[i], have[i]
+				update(t, tr, r)
+			}
+		}
+		if d := cmp.Diff([]Flag{{"h4", plan.CauseDisk}}, tr.Flags(ih)); d != "" {
+			t.Errorf("flags (-want +got):\n%s", d)
+		}
+		if got := parentOf(t, tr, "h5"); got != "h3" {
+			t.Errorf("parent of the host behind it = %s; want h3", got)
+		}
+	})
+}
+
+// TestPlainClientsGetHostsAhead: not only the seed, and nobody who feeds nobody.
+func TestPlainClientsGetHostsAhead(t *testing.T) {
+	with(t, func(tr *Tracker) {
+		for i, have := range []int{900, 800, 100, 700} {
+			update(t, tr, host(i+1, have, ""))
+		}
+		r := host(1, 900, "")
+		r.Accused = []string{"h4"}
+		update(t, tr, r)
+		got, ok := directory{tr}.Peers(ih, netip.MustParseAddrPort("192.0.2.99:6881"), 30)
+		want := []netip.AddrPort{spec.Seeds[0].Addr, host(1, 0, "").Addr, host(2, 0, "").Addr}
+		if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" || !ok {
+			t.Errorf("peers (-want +got):\n%s", d)
+		}
+	})
 }

@@ -23,7 +23,7 @@ const (
 	minInterval = 10 // seconds below which a client should not go
 	defaultWant = 30
 	maxWant     = 50
-	maxPlain    = 1024 // plain clients remembered per swarm, for the counts only
+	maxPlain    = 1024 // plain clients remembered per swarm
 	plainAge    = 3 * interval * time.Second
 	maxSwarms   = 16 // info-hashes in one scrape
 )
@@ -132,6 +132,7 @@ func (h *Handler) announce(r *http.Request, now time.Time) any {
 	if !ok {
 		return failure{"unknown info_hash: this tracker serves its own images only"}
 	}
+	peers = append(peers[:len(peers):len(peers)], h.others(q.InfoHash, want-len(peers), now)...)
 	h.note(q, from, now)
 	c := h.counts(q.InfoHash, now)
 	a := reply{Interval: interval, MinInterval: minInterval, Complete: c.Complete, Incomplete: c.Incomplete}
@@ -149,7 +150,23 @@ func (h *Handler) announce(r *http.Request, now time.Time) any {
 	return a
 }
 
-// note remembers a plain client for the counts.
+// others lists up to n plain clients, so that they fetch from each other and not
+// all from the seed: private torrents know no other way to meet.
+func (h *Handler) others(infoHash [20]byte, n int, now time.Time) (out []netip.AddrPort) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for addr, p := range h.plain[infoHash] {
+		if len(out) >= n {
+			break
+		}
+		if now.Sub(p.seen) <= plainAge {
+			out = append(out, addr)
+		}
+	}
+	return out
+}
+
+// note remembers a plain client, for the counts and for the others.
 func (h *Handler) note(q Announce, from netip.AddrPort, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

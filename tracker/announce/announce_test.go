@@ -182,3 +182,26 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestPlainClientsMeet: they are told of each other, as long as they are there.
+func TestPlainClientsMeet(t *testing.T) {
+	h := handler()
+	ask(t, h, "/announce?"+query(), "198.51.100.7:40000")
+	const first = "\xc6\x33\x64\x07\x1a\xe1"
+	for i, c := range []struct {
+		query string
+		want  bool
+	}{
+		{query(), true},
+		{query("numwant", "3"), false}, // the directory comes first
+	} {
+		m := ask(t, h, "/announce?"+c.query, "198.51.100.8:40000")
+		if got := strings.Contains(fmt.Sprint(m["peers"]), first); got != c.want {
+			t.Errorf("case %d: told of the first client: %v; want %v", i, got, c.want)
+		}
+	}
+	ask(t, h, "/announce?"+query("event", "stopped"), "198.51.100.7:40000")
+	if m := ask(t, h, "/announce?"+query(), "198.51.100.8:40000"); strings.Contains(fmt.Sprint(m["peers"]), first) {
+		t.Error("told of a client that has left")
+	}
+}

@@ -32,7 +32,7 @@ type Assignment struct {
 // Causes of being a leaf. Those of a slow host (link to left) stay once they
 // are given; the others last as long as the accusations stand.
 const (
-	CauseLink    = "link"    // its link is half of what is usual, or less
+	CauseLink    = "link"    // its link is half of what is usual, or less; or it is slow and its link is the brake
 	CauseDisk    = "disk"    // slow, and its disk is the brake
 	CauseCPU     = "cpu"     // slow, and its processor is the brake
 	CauseUnknown = "unknown" // slow, and it does not say why
@@ -41,6 +41,20 @@ const (
 	CauseSuspect = "suspect" // it left or accused several living hosts: the fault is probably its own
 	CauseRevoked = "revoked" // two hosts had wrong pieces from it
 )
+
+// Explain puts a cause into words for people.
+func Explain(cause string) string {
+	return map[string]string{
+		CauseLink:    "its network link is much slower than usual here: look at cable, switch port and adapter",
+		CauseDisk:    "its disk is slower than the network: look at the disk",
+		CauseCPU:     "its processor is slower than the network",
+		CauseUnknown: "it is much slower than the others and does not say why",
+		CauseLeft:    "the host behind it left it, as it did not deliver",
+		CauseAccused: "one host had a wrong cell from it: look at its memory",
+		CauseSuspect: "it accused or left several others: its own memory or adapter is the suspect",
+		CauseRevoked: "two hosts had wrong cells from it: look at its memory, or who sits there",
+	}[cause]
+}
 
 // View is all that Plan looks at.
 type View struct {
