@@ -64,6 +64,14 @@ type ImageRef struct {
 	Sector         int    `json:"sector"` // logical sector size of the image, bytes
 }
 
+// Swarm admits the host to the swarm of its image. Package swarm/peercert makes
+// and reads both certificates.
+type Swarm struct {
+	Authority  []byte `json:"authority"`   // certificate of the swarm's authority, DER
+	Cert       []byte `json:"cert"`        // certificate over the agent's boot key: this host, job and boot; DER
+	PlainPeers bool   `json:"plain_peers"` // standard clients without certificate may fetch from this host
+}
+
 // Order is the instruction for one host in one boot.
 type Order struct {
 	V             int      `json:"v"` // 1
@@ -79,6 +87,7 @@ type Order struct {
 	AgentNonce    string   `json:"agent_nonce"`
 	Disk          DiskID   `json:"disk"`
 	Image         ImageRef `json:"image"`
+	Swarm         Swarm    `json:"swarm"`
 	Scope         string   `json:"scope"` // disk
 	Mode          string   `json:"mode"`  // delta
 	After         string   `json:"after"` // reboot, poweroff

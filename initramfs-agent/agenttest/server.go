@@ -22,6 +22,7 @@ import (
 	"labswarm/api"
 	"labswarm/api/order"
 	"labswarm/swarm/peer"
+	"labswarm/swarm/peercert"
 )
 
 // Server is the other side of the agent API for one host: it signs real orders
@@ -45,6 +46,8 @@ type Server struct {
 
 	t     testing.TB
 	key   ed25519.PrivateKey
+	ca    *peercert.Authority
+	boot  ed25519.PublicKey // of the agent's TLS certificate
 	seed  string
 	mu    sync.Mutex
 	req   api.EnrolRequest
@@ -109,13 +112,21 @@ func (m memory) ReadPiece(piece int, buf []byte) error {
 
 func (s *Server) startSeed() {
 	b := s.Image.Bundle
+	var err error
+	if s.ca, err = peercert.NewAuthority(s.key.Seed(), b.Torrent.InfoHash, "test"); err != nil {
+		s.t.Fatal(err)
+	}
+	pass, err := s.ca.NewPass(peercert.ID{Host: "server", Seed: true})
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	l, err := new(net.ListenConfig).Listen(s.t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.seed = l.Addr().String()
 	cfg := peer.Config{InfoHash: b.Torrent.InfoHash, Pieces: b.Manifest.Pieces(), PieceLen: b.Manifest.Cell, Hash: b.PieceHash,
-		Storage: memory{s}, Listener: l, Seed: true, CacheBytes: 1 << 20}
+		Storage: memory{s}, Listener: l, Seed: true, CacheBytes: 1 << 20, Pass: func() (*peercert.Pass, error) { return pass, nil }}
 	copy(cfg.PeerID[:], "-LS0100-seedseedseed")
 	n, err := peer.New(cfg)
 	if err != nil {
@@ -156,6 +167,7 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 	var req api.EnrolRequest
 	s.read(r, &req)
 	s.req, s.Evidence, s.order = req, req.Evidence, nil
+	s.boot, _ = r.TLS.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
 	rep := api.EnrolReply{Status: api.EnrolOK, Host: "a01", Room: "A", Job: 7, Image: "test/1"}
 	if s.Enrol != nil {
 		rep = s.Enrol(req)
@@ -181,6 +193,7 @@ func (s *Server) sendOrder(w http.ResponseWriter, _ *http.Request) {
 			break
 		}
 	}
+	o.Swarm = order.Swarm{Authority: s.ca.Cert(), Cert: s.Issue(peercert.ID{Host: o.Host.Name, Job: o.Job, Boot: o.BootID})}
 	if s.Order != nil {
 		s.mu.Unlock() // a test may wait here for another call
 		s.Order(o)
@@ -192,6 +205,15 @@ func (s *Server) sendOrder(w http.ResponseWriter, _ *http.Request) {
 	}
 	s.order = o
 	s.write(w, env)
+}
+
+// Issue makes a certificate for the swarm over the agent's boot key.
+func (s *Server) Issue(id peercert.ID) []byte {
+	cert, err := s.ca.Issue(s.boot, id)
+	if err != nil {
+		s.t.Errorf("issue swarm certificate: %v", err)
+	}
+	return cert
 }
 
 func (s *Server) file(w http.ResponseWriter, r *http.Request) {

@@ -41,8 +41,9 @@ type Client struct {
 	base   string
 	http   *http.Client // calls
 	stream *http.Client // events: no overall deadline
-	BootID string       // 32 hex digits, random
-	Nonce  string       // 32 hex digits, random
+	key    ed25519.PrivateKey
+	BootID string // 32 hex digits, random
+	Nonce  string // 32 hex digits, random
 }
 
 // errPin is the sign that the server is not the pinned one.
@@ -54,7 +55,7 @@ func New(server netip.AddrPort, pin ed25519.PublicKey) (*Client, error) {
 	if len(pin) != ed25519.PublicKeySize || !server.IsValid() {
 		return nil, errors.New("contact: no server or no pinned key")
 	}
-	cert, err := bootCertificate()
+	cert, key, err := bootCertificate()
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +81,7 @@ func New(server netip.AddrPort, pin ed25519.PublicKey) (*Client, error) {
 		}
 	}
 	return &Client{
-		base: "https://" + server.String(), BootID: hex.EncodeToString(boot), Nonce: hex.EncodeToString(nonce),
+		base: "https://" + server.String(), key: key, BootID: hex.EncodeToString(boot), Nonce: hex.EncodeToString(nonce),
 		http: &http.Client{Transport: transport(), CheckRedirect: noRedirect}, stream: &http.Client{Transport: transport(), CheckRedirect: noRedirect},
 	}, nil
 }
@@ -98,20 +99,24 @@ func checkPin(s tls.ConnectionState, pin ed25519.PublicKey) error {
 	return nil
 }
 
+// Key is the key of this boot, over which the server issues the certificate for
+// the swarm.
+func (c *Client) Key() ed25519.PrivateKey { return c.key }
+
 // bootCertificate is the identity of this boot: self-signed, made anew each
 // time. Its dates mean nothing.
-func bootCertificate() (tls.Certificate, error) {
+func bootCertificate() (tls.Certificate, ed25519.PrivateKey, error) {
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make boot key: %w", err)
+		return tls.Certificate{}, nil, fmt.Errorf("make boot key: %w", err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<32, 0),
 	}, &x509.Certificate{SerialNumber: big.NewInt(1)}, pub, key)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make boot certificate: %w", err)
+		return tls.Certificate{}, nil, fmt.Errorf("make boot certificate: %w", err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, key, nil
 }
 
 // Close ends the idle connections.

@@ -15,6 +15,7 @@ import (
 	"labswarm/initramfs-agent/identity"
 	"labswarm/initramfs-agent/scan"
 	"labswarm/initramfs-agent/writer"
+	"labswarm/swarm/peercert"
 )
 
 func swap(uuid string) string { return identity.SwapUUID(uuid) }
@@ -55,6 +56,9 @@ func (s *session) accept(ctx context.Context) (o order.Order, v *order.Verified,
 	if err := fits(o, b, d); err != nil {
 		return o, nil, nil, d, err
 	}
+	if s.pass, err = s.swarmPass(o, b); err != nil {
+		return o, nil, nil, d, err
+	}
 	s.mu.Lock()
 	s.pieces = b.Manifest.Pieces()
 	s.mu.Unlock()
@@ -76,6 +80,22 @@ func fits(o order.Order, b *bundle.Bundle, d api.Disk) error {
 		return &api.Fault{Code: api.CodeDiskTooSmall, Text: fmt.Sprintf("the disk %s has %d bytes, the image needs %d", d.Name, d.Bytes, m.Disk.MinSize)}
 	}
 	return nil
+}
+
+// swarmPass is this host's way into the swarm. Without a good one nothing is
+// begun: there is no unprotected way beside it.
+func (s *session) swarmPass(o order.Order, b *bundle.Bundle) (*peercert.Pass, error) {
+	p, err := peercert.NewPass(o.Swarm.Authority, o.Swarm.Cert, s.c.Key())
+	switch {
+	case err != nil:
+	case p.InfoHash() != b.Torrent.InfoHash:
+		err = errors.New("it is for another image")
+	case p.ID().Boot != s.c.BootID || p.ID().Job != o.Job:
+		err = fmt.Errorf("it is for %v in another boot", p.ID())
+	default:
+		return p, nil
+	}
+	return nil, &api.Fault{Code: api.CodeBadOrder, Text: "the order's certificate for the swarm cannot be used", Err: err}
 }
 
 // file fetches one file of the image, with repetitions while the server is

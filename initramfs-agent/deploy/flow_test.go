@@ -18,6 +18,7 @@ import (
 	"labswarm/initramfs-agent/disk"
 	"labswarm/initramfs-agent/disk/inventory"
 	"labswarm/initramfs-agent/report"
+	"labswarm/swarm/peercert"
 )
 
 // fakeDisks is a sysfs with disks that have no device node: whoever tries to
@@ -101,6 +102,10 @@ func TestRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	other, err := peercert.NewAuthority(make([]byte, 32), [20]byte{1}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name    string
 		serials []string
@@ -125,6 +130,18 @@ func TestRefusals(t *testing.T) {
 			s.Order = func(o *order.Order) { o.Image.ManifestDigest = strings.Repeat("0", 64) }
 		}, api.CodeBadImage},
 		{"order names another image", []string{"one"}, 64 << 20, func(s *agenttest.Server, _ *Config) { s.Order = func(o *order.Order) { o.Image.Name = "other" } }, api.CodeBadImage},
+		{"order without a certificate", []string{"one"}, 64 << 20, func(s *agenttest.Server, _ *Config) {
+			s.Order = func(o *order.Order) { o.Swarm = order.Swarm{PlainPeers: true} }
+		}, api.CodeBadOrder},
+		{"certificate of another boot", []string{"one"}, 64 << 20, func(s *agenttest.Server, _ *Config) {
+			s.Order = func(o *order.Order) { o.Swarm.Cert = s.Issue(peercert.ID{Host: "a01", Job: 7, Boot: "earlier"}) }
+		}, api.CodeBadOrder},
+		{"certificate of another job", []string{"one"}, 64 << 20, func(s *agenttest.Server, _ *Config) {
+			s.Order = func(o *order.Order) { o.Swarm.Cert = s.Issue(peercert.ID{Host: "a01", Job: 6, Boot: o.BootID}) }
+		}, api.CodeBadOrder},
+		{"authority of another image", []string{"one"}, 64 << 20, func(s *agenttest.Server, _ *Config) {
+			s.Order = func(o *order.Order) { o.Swarm.Authority = other.Cert() }
+		}, api.CodeBadOrder},
 		{"disk without device node", []string{"one"}, 64 << 20, func(*agenttest.Server, *Config) {}, api.CodeDiskRead},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

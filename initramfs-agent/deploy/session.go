@@ -16,6 +16,7 @@ import (
 	"labswarm/initramfs-agent/writer"
 	"labswarm/internal/version"
 	"labswarm/swarm/peer"
+	"labswarm/swarm/peercert"
 )
 
 // session is the state of one boot session, shared by its goroutines. mu is
@@ -28,7 +29,8 @@ type session struct {
 	cancel context.CancelCauseFunc
 	kick   chan struct{} // report now
 
-	powerOff bool // set before the writing starts, read after run has ended
+	powerOff bool           // set before the writing starts, read after run has ended
+	pass     *peercert.Pass // set before the swarm node is made
 
 	mu        sync.Mutex
 	handed    bool // the listener belongs to the swarm node

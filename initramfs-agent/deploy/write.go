@@ -15,6 +15,7 @@ import (
 	"labswarm/initramfs-agent/report"
 	"labswarm/initramfs-agent/writer"
 	"labswarm/swarm/peer"
+	"labswarm/swarm/peercert"
 )
 
 // deploy does what an accepted order says, from the scan to the last moment as
@@ -39,7 +40,7 @@ func (s *session) deploy(ctx context.Context, o order.Order, v *order.Verified, 
 	if err != nil {
 		return err
 	}
-	node, err := s.newNode(b, ses)
+	node, err := s.newNode(o, b, ses)
 	if err != nil {
 		return err
 	}
@@ -85,10 +86,11 @@ func (s *session) granted(c order.Cleared, err error) error {
 	return err
 }
 
-func (s *session) newNode(b *bundle.Bundle, ses *writer.Session) (*peer.Node, error) {
+func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session) (*peer.Node, error) {
 	cfg := peer.Config{
 		InfoHash: b.Torrent.InfoHash, Pieces: b.Manifest.Pieces(), PieceLen: b.Manifest.Cell, Hash: b.PieceHash,
 		Storage: ses.Storage, Listener: s.ln, PoolBuffers: poolBuffers(bootenv.RAMBytes(), b.Manifest.Cell), Log: s.cfg.Log,
+		Pass: func() (*peercert.Pass, error) { return s.pass, nil }, PlainPeers: o.Swarm.PlainPeers,
 		OnAccuse: func(piece int, from peer.Peer) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

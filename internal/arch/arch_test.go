@@ -44,6 +44,7 @@ var table = []rule{
 	{"images/...", []string{"images/...", "internal/units"}},
 	{"swarm/frame", nil},
 	{"swarm/window", nil},
+	{"swarm/peercert", nil},
 	{"swarm/...", []string{"swarm/...", "images/manifest", "images/metainfo", "internal/units"}},
 	{"tracker/plan", []string{"api", "tracker/registry"}},
 	{"tracker/...", []string{"tracker/...", "api"}},

@@ -30,6 +30,7 @@ import (
 	"labswarm/server/netboot/bootfile"
 	"labswarm/server/seeder"
 	"labswarm/server/store"
+	"labswarm/swarm/peercert"
 	"labswarm/tracker"
 )
 
@@ -197,6 +198,8 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 		return fmt.Errorf("make peer id: %w", err)
 	}
 	seed.AllowPeer = func(ip netip.Addr) bool { return s.cfg.PlainPeers || s.engine.AllowPeer(ip) }
+	seed.Pass = func(ih [20]byte) (*peercert.Pass, error) { return s.engine.PeerPass(ih) }
+	seed.Admit = func(ih [20]byte, id peercert.ID) error { return s.engine.AdmitPeer(ih, id) }
 	if s.seeder, err = seeder.New(seed); err != nil {
 		return err
 	}
@@ -204,7 +207,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	s.track = tracker.New(s.log.With("part", "tracker"))
 	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), log: s.log}
 	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: newImages(lib), Swarms: sw,
-		BootStyle: s.cfg.BootStyle, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec, Patience: s.quiet})
+		BootStyle: s.cfg.BootStyle, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec, Patience: s.quiet, PlainPeers: s.cfg.PlainPeers})
 	if err != nil {
 		return err
 	}

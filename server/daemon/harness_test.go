@@ -208,6 +208,7 @@ func (s *site) wantState(host string, want api.State) api.Slot {
 type agent struct {
 	s      *site
 	http   *http.Client
+	key    crypto.Signer
 	host   api.Host
 	boot   string
 	nonce  string
@@ -219,7 +220,8 @@ type agent struct {
 
 func newAgent(s *site, h api.Host) *agent {
 	s.t.Helper()
-	cfg := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{clientCert(s.t, ed25519Key(s.t))},
+	key := ed25519Key(s.t)
+	cfg := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{clientCert(s.t, key)},
 		InsecureSkipVerify: true, //nolint:gosec // the pinned key is compared below
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			if k, ok := cs.PeerCertificates[0].PublicKey.(ed25519.PublicKey); !ok || !k.Equal(s.srv.keys.ServerPublic()) {
@@ -227,7 +229,7 @@ func newAgent(s *site, h api.Host) *agent {
 			}
 			return nil
 		}}
-	a := &agent{s: s, host: h, boot: rand16(s.t), nonce: rand16(s.t), http: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}, Timeout: 20 * time.Second}}
+	a := &agent{s: s, key: key, host: h, boot: rand16(s.t), nonce: rand16(s.t), http: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}, Timeout: 20 * time.Second}}
 	a.ev = api.Evidence{UUID: h.UUID, Serial: "SYS-" + h.Name, NICs: []api.NIC{{Name: "eth0", MAC: h.MAC, Bus: "virtio", Boot: true}}, Firmware: "uefi",
 		Disks: []api.Disk{{Name: "vda", Serial: "DISK-" + h.Name, Model: "Q", Bus: "virtio", Bytes: 8 << 20, Sector: sector}}}
 	s.t.Cleanup(a.http.CloseIdleConnections)

@@ -114,7 +114,11 @@ func (s *swarms) Expect(text string, n int) {
 
 // Leave implements control.Swarms.
 func (s *swarms) Leave(text, host string) {
-	s.with(text, func(ih [20]byte) error { s.track.Leave(ih, host); return nil })
+	s.with(text, func(ih [20]byte) error {
+		s.track.Leave(ih, host)
+		s.seeder.Expel(ih, host)
+		return nil
+	})
 }
 
 // Assignment implements control.Swarms.

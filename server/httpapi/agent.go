@@ -23,9 +23,10 @@ import (
 )
 
 // AgentService is what the agent listener needs. cert is the hex SHA-256 of
-// the client certificate's public key: the identity of one boot.
+// the client certificate's public key: the identity of one boot. key is that
+// public key.
 type AgentService interface {
-	Enrol(ctx context.Context, cert string, from netip.Addr, req *api.EnrolRequest) (api.EnrolReply, error)
+	Enrol(ctx context.Context, cert string, key ed25519.PublicKey, from netip.Addr, req *api.EnrolRequest) (api.EnrolReply, error)
 	Order(ctx context.Context, cert string) (json.RawMessage, error)
 	ImageFile(ctx context.Context, cert, file string) ([]byte, error)
 	Commence(ctx context.Context, cert string, req *api.CommenceRequest) (json.RawMessage, error)
@@ -153,7 +154,11 @@ func (a *Agent) enrol(w http.ResponseWriter, r *http.Request) error {
 	}
 	var req api.EnrolRequest
 	return withBody(w, r, enrolBody, &req, func(cert string) (any, error) {
-		return a.svc.Enrol(r.Context(), cert, from(r), &req)
+		key, ok := r.TLS.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
+		if !ok { // onlyEd25519 refused it before
+			return nil, fail(http.StatusForbidden, api.CodeNoSession, "no ed25519 client certificate")
+		}
+		return a.svc.Enrol(r.Context(), cert, key, from(r), &req)
 	})
 }
 

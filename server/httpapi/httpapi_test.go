@@ -122,7 +122,7 @@ func FuzzRequests(f *testing.F) {
 		if route == 0 { // past the rate limit
 			var enrol api.EnrolRequest
 			if json.Unmarshal(body, &enrol) == nil {
-				if rep, err := e.Enrol(t.Context(), "cert", netip.Addr{}, &enrol); err == nil && rep.Status != api.EnrolGoLocal {
+				if rep, err := e.Enrol(t.Context(), "cert", make(ed25519.PublicKey, ed25519.PublicKeySize), netip.Addr{}, &enrol); err == nil && rep.Status != api.EnrolGoLocal {
 					t.Errorf("%s = %+v without a job", body, rep)
 				}
 			}

@@ -53,6 +53,7 @@ type Job struct {
 	MinBytes       int64  `json:"min_bytes"`
 	Sector         int    `json:"sector"`
 	InfoHash       string `json:"infohash"`
+	Scope          string `json:"scope"` // of the peers' certificates: random, shared by jobs that are live on one image at the same time
 	ManifestDigest string `json:"manifest_digest"`
 	Readback       string `json:"readback"` // what a right disk reads back as
 

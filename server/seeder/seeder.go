@@ -1,6 +1,6 @@
 // Package seeder is the server as a source: it opens image versions of live
 // jobs and serves their pieces through swarm/peer, many swarms behind one
-// listener. It decides neither who may connect (AllowPeer says) nor who
+// listener. It decides neither who may connect (AllowPeer and Admit say) nor who
 // fetches from whom (the tracker does). Called by server/daemon.
 package seeder
 
@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"labswarm/swarm/peer"
+	"labswarm/swarm/peercert"
 	"labswarm/swarm/wire"
 )
 
@@ -33,11 +34,15 @@ type Source interface {
 
 // Config is what a Seeder needs.
 type Config struct {
-	Listener   net.Listener          // peers' port; Run closes it
-	PeerID     [20]byte              // BEP 20
-	AllowPeer  func(netip.Addr) bool // who may connect
-	RateBps    int64                 // bytes per second to all peers together, 0 = no cap
-	PlainPeers bool                  // let standard clients in too
+	Listener  net.Listener          // peers' port; Run closes it
+	PeerID    [20]byte              // BEP 20
+	AllowPeer func(netip.Addr) bool // who may connect
+	// Pass is the seed's certificate in a swarm, asked for each connection; Admit
+	// has the last word on a host's. Without Pass peers come in plain TCP.
+	Pass       func(infoHash [20]byte) (*peercert.Pass, error)
+	Admit      func(infoHash [20]byte, id peercert.ID) error
+	RateBps    int64 // bytes per second to all peers together, 0 = no cap
+	PlainPeers bool  // let standard clients in too
 	Log        *slog.Logger
 }
 
@@ -62,8 +67,8 @@ type seed struct {
 
 // New returns a Seeder that serves nothing yet.
 func New(cfg Config) (*Seeder, error) {
-	if cfg.Listener == nil || cfg.AllowPeer == nil || cfg.PeerID == [20]byte{} {
-		return nil, errors.New("set up seeder: listener, peer id and AllowPeer are needed")
+	if cfg.Listener == nil || cfg.AllowPeer == nil || cfg.PeerID == [20]byte{} || (cfg.Pass == nil) != (cfg.Admit == nil) {
+		return nil, errors.New("set up seeder: listener, peer id and AllowPeer are needed, Pass and Admit together or not at all")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -115,10 +120,15 @@ func (s *Seeder) Add(src Source) error {
 	if f, ok := src.(peer.FrameSource); ok {
 		st = framedStorage{storage{src}, f}
 	}
-	node, err := peer.New(peer.Config{
+	cfg := peer.Config{
 		InfoHash: ih, PeerID: s.cfg.PeerID, Pieces: src.Pieces(), PieceLen: src.PieceLen(), Hash: src.Hash,
 		Storage: st, Seed: true, Limiter: s.limiter, AllowPeer: s.cfg.AllowPeer, PlainPeers: s.cfg.PlainPeers, Log: s.cfg.Log,
-	})
+	}
+	if s.cfg.Pass != nil {
+		cfg.Pass = func() (*peercert.Pass, error) { return s.cfg.Pass(ih) }
+		cfg.Admit = func(id peercert.ID) error { return s.cfg.Admit(ih, id) }
+	}
+	node, err := peer.New(cfg)
 	if err == nil {
 		err = s.mux.Add(node)
 	}
@@ -168,6 +178,15 @@ func (s *Seeder) Remove(infoHash [20]byte) {
 	defer s.mu.Unlock()
 	if sd := s.nodes[infoHash]; sd != nil {
 		s.drop(infoHash, sd)
+	}
+}
+
+// Expel cuts the connections of a host that is no member any more.
+func (s *Seeder) Expel(infoHash [20]byte, host string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sd := s.nodes[infoHash]; sd != nil {
+		sd.node.Expel(host)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"labswarm/swarm/peercert"
 	"labswarm/swarm/wire"
 )
 
@@ -30,7 +31,7 @@ type Storage interface {
 // Peer is a source a Node may fetch from.
 type Peer struct {
 	Addr   netip.AddrPort // where it listens
-	ID     string         // name in logs, Stats and callbacks; Addr is used when empty
+	ID     string         // name in logs, Stats and callbacks, where Addr is used when empty; with TLS its certificate must say the same
 	Server bool           // the seed in the server: trusted for pieces that others sent wrong
 }
 
@@ -83,8 +84,15 @@ type Config struct {
 	Seed      bool                  // hold everything, fetch nothing; Storage.Have is not asked
 	Limiter   *rate.Limiter         // nil: no cap; bytes per second uploaded, burst at least wire.MaxBlock; may be shared by nodes
 	AllowPeer func(netip.Addr) bool // nil: everybody; else who may connect to us
-	// PlainPeers lets standard clients without the labswarm extension in.
-	// Off, such a peer gets no byte of content.
+	// Pass makes every connection mutual TLS 1.3 with certificates of the swarm
+	// (package peercert); it is asked for each connection, so that it may change.
+	// nil: plain TCP, without a proof of who is there.
+	Pass func() (*peercert.Pass, error)
+	// Admit has the last word on an incoming certificate of the swarm; nil admits
+	// each.
+	Admit func(peercert.ID) error
+	// PlainPeers lets standard clients in, which have neither TLS nor the labswarm
+	// extension. Off, such a peer gets no byte of content.
 	PlainPeers bool
 	// PoolBuffers bounds the page-aligned piece buffers (fetching, cache and
 	// reading together); 0 means 64, at least 8.

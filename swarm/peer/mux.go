@@ -5,23 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
-
-	"labswarm/swarm/wire"
 )
 
 const (
-	handshakeTime  = 10 * time.Second // for both handshakes of a new connection
+	handshakeTime  = 10 * time.Second // for all handshakes of a new connection together
 	maxPending     = 256              // connections that have not sent their handshake
 	maxPendingEach = 8                // the same per address
 )
 
-// Mux serves many swarms on one listener: it reads the BEP 3 handshake of each
-// incoming connection and hands it to the node of that info-hash. A connection
-// for a swarm it does not know is closed without an answer.
+// Mux serves many swarms on one listener: it shakes hands with each incoming
+// connection, in TLS where the swarm has it, and hands it to the node of the
+// info-hash that was asked for. A connection for a swarm it does not know, or
+// without the certificate of that swarm, is closed without an answer.
 type Mux struct {
 	l   net.Listener
 	log *slog.Logger
@@ -103,8 +104,12 @@ func (m *Mux) Run(ctx context.Context) error {
 	}
 }
 
-// admit books nc as pending, within the limits.
+// admit books nc as pending, within the limits. Addresses that no swarm here
+// knows take no place.
 func (m *Mux) admit(nc net.Conn) bool {
+	if !m.any(func(n *Node) bool { return n.allows(nc) }) {
+		return false
+	}
 	a := remoteAddr(nc).Addr()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -129,28 +134,41 @@ func (m *Mux) unbook(nc net.Conn) {
 	}
 }
 
-// handshake reads who is wanted and passes the connection on, or closes it.
+// handshake finds out who is wanted and passes the connection on, or closes it.
 func (m *Mux) handshake(nc net.Conn) {
 	defer m.unbook(nc)
-	err := nc.SetReadDeadline(time.Now().Add(handshakeTime))
-	var hs wire.Handshake
-	if err == nil {
-		hs, err = wire.ReadHandshake(nc)
-	}
-	if err == nil {
-		m.mu.Lock()
-		n := m.nodes[hs.InfoHash]
-		m.mu.Unlock()
-		if n == nil {
-			err = fmt.Errorf("no swarm %x here", hs.InfoHash)
-		} else {
-			err = n.accept(nc, hs)
+	defer func() { // over a stranger's bytes
+		if r := recover(); r != nil {
+			m.log.Error("panic over a new connection", "peer", nc.RemoteAddr().String(), "err", fmt.Sprint(r))
+			m.shut(nc)
 		}
+	}()
+	n, conn, hs, err := m.greet(nc)
+	if err == nil {
+		err = n.accept(conn, hs)
 	}
 	if err != nil {
 		m.log.Debug("peer refused", "peer", nc.RemoteAddr().String(), "err", err)
 		m.shut(nc)
 	}
+}
+
+// node returns the node of an info-hash, nil when there is none.
+func (m *Mux) node(ih [20]byte) *Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.nodes[ih]
+}
+
+// plain reports whether any swarm here admits connections without TLS.
+func (m *Mux) plain() bool { return m.any((*Node).plain) }
+
+// any reports whether f is true of one of the nodes. f is called without the lock.
+func (m *Mux) any(f func(*Node) bool) bool {
+	m.mu.Lock()
+	nodes := slices.Collect(maps.Values(m.nodes))
+	m.mu.Unlock()
+	return slices.ContainsFunc(nodes, f)
 }
 
 func (m *Mux) closePending() {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"labswarm/swarm/frame"
+	"labswarm/swarm/peercert"
 	"labswarm/swarm/window"
 	"labswarm/swarm/wire"
 )
@@ -49,9 +50,10 @@ type Node struct {
 	bars      map[int]*bar
 	conns     map[*conn]struct{}
 	children  int
-	sources   []*source // of the assignment, in its order
-	active    *source   // whom we fetch from, one of sources, or nil
-	left      *source   // the source we left last, until its successor is chosen
+	same      map[peercert.ID]int // children by certificate
+	sources   []*source           // of the assignment, in its order
+	active    *source             // whom we fetch from, one of sources, or nil
+	left      *source             // the source we left last, until its successor is chosen
 	leftWhy   string
 	tried     *source // left by a rate rule; taken again if that brings nothing
 	monitor   window.Monitor
@@ -88,7 +90,7 @@ func New(cfg Config) (*Node, error) {
 		uploads: make(chan struct{}, cfg.PoolBuffers-cfg.PoolBuffers/2), prefetch: make(chan upload, 4),
 		frames: newFrameCache(cfg.FrameCacheBytes),
 		have:   window.NewSet(cfg.Pieces), noServe: map[int]bool{}, done: make(chan struct{}),
-		inflight: map[int]*fetch{}, bars: map[int]*bar{}, conns: map[*conn]struct{}{},
+		inflight: map[int]*fetch{}, bars: map[int]*bar{}, conns: map[*conn]struct{}{}, same: map[peercert.ID]int{},
 		loading: map[int]chan struct{}{}, rxBy: map[string]int64{},
 	}
 	if cfg.Seed {
@@ -324,7 +326,7 @@ func (n *Node) InfoHash() [20]byte { return n.cfg.InfoHash }
 // it with the reason; then the caller closes it.
 func (n *Node) accept(nc net.Conn, hs wire.Handshake) error {
 	addr := remoteAddr(nc)
-	if n.cfg.AllowPeer != nil && !n.cfg.AllowPeer(addr.Addr()) {
+	if !n.allows(nc) {
 		return fmt.Errorf("peer %v is not allowed in this swarm", addr)
 	}
 	if hs.PeerID == n.cfg.PeerID {
@@ -334,6 +336,9 @@ func (n *Node) accept(nc net.Conn, hs wire.Handshake) error {
 	defer n.mu.Unlock()
 	if n.children >= n.cfg.MaxPeers {
 		return fmt.Errorf("%d peers connected already", n.children)
+	}
+	if err := n.book(owner(nc)); err != nil {
+		return err
 	}
 	ok := n.goLocked(func() {
 		err := n.greet(nc)
@@ -346,9 +351,11 @@ func (n *Node) accept(nc net.Conn, hs wire.Handshake) error {
 		}
 		n.mu.Lock()
 		n.children--
+		n.unbook(owner(nc))
 		n.mu.Unlock()
 	})
 	if !ok {
+		n.unbook(owner(nc))
 		return errors.New("the swarm is not running")
 	}
 	n.children++

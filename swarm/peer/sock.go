@@ -17,8 +17,8 @@ const (
 
 // tune sets the socket options of a peer connection. TCP_NODELAY is Go's default.
 func tune(nc net.Conn) error {
-	tc, ok := nc.(*net.TCPConn)
-	if !ok {
+	tc := rawTCP(nc)
+	if tc == nil {
 		return fmt.Errorf("tune connection to %v: not TCP", nc.RemoteAddr())
 	}
 	if err := tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAlive, Interval: keepAlive, Count: 4}); err != nil {
@@ -46,8 +46,8 @@ func tune(nc net.Conn) error {
 
 // minRTT is the smallest round trip the kernel has seen on nc, 0 when unknown.
 func minRTT(nc net.Conn) time.Duration {
-	tc, ok := nc.(*net.TCPConn)
-	if !ok {
+	tc := rawTCP(nc)
+	if tc == nil {
 		return 0
 	}
 	rc, err := tc.SyscallConn()

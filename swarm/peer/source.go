@@ -351,6 +351,9 @@ func (n *Node) connect(p Peer, s *source) error {
 	stop := context.AfterFunc(n.ctx, func() { shutQuiet(nc) }) // also during the handshake
 	defer stop()
 	defer shutQuiet(nc)
+	if nc, err = n.secure(nc, p); err != nil {
+		return err
+	}
 	if err := n.greet(nc); err != nil {
 		return err
 	}

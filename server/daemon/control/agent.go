@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -55,8 +56,9 @@ func checkEnrol(req *api.EnrolRequest) error {
 }
 
 // Enrol opens a boot session: identity, attempt, disk, order; all committed
-// before the answer. cert is the digest of the client certificate's key.
-func (e *Engine) Enrol(ctx context.Context, cert string, from netip.Addr, req *api.EnrolRequest) (api.EnrolReply, error) {
+// before the answer. cert is the digest of the client certificate's key, key
+// itself goes into the certificate for the swarm.
+func (e *Engine) Enrol(ctx context.Context, cert string, key ed25519.PublicKey, from netip.Addr, req *api.EnrolRequest) (api.EnrolReply, error) {
 	if err := checkEnrol(req); err != nil {
 		return api.EnrolReply{}, err
 	}
@@ -75,7 +77,7 @@ func (e *Engine) Enrol(ctx context.Context, cert string, from netip.Addr, req *a
 		return api.EnrolReply{Status: api.EnrolWait, Host: host.Name, Room: host.Room, Job: s.Job, RetryAfterS: rivalRetryS,
 			Reason: "an earlier boot of this host was heard of a moment ago; waiting until it is silent"}, nil
 	}
-	return e.open(ctx, k, cert, from, req)
+	return e.open(ctx, k, cert, key, from, req)
 }
 
 // lookup resolves evidence to a host with a live slot; why says what is
@@ -146,7 +148,7 @@ func (e *Engine) contest(ctx context.Context, k slotKey, s *job.Slot, cert, boot
 }
 
 // open commits the enrolment.
-func (e *Engine) open(ctx context.Context, k slotKey, cert string, from netip.Addr, req *api.EnrolRequest) (api.EnrolReply, error) {
+func (e *Engine) open(ctx context.Context, k slotKey, cert string, key ed25519.PublicKey, from netip.Addr, req *api.EnrolRequest) (api.EnrolReply, error) {
 	orderID, issued := randomHex(), time.Now().UTC()
 	lost := e.unconfirmed(k)
 	out := outcome{}
@@ -163,7 +165,7 @@ func (e *Engine) open(ctx context.Context, k slotKey, cert string, from netip.Ad
 			return err
 		}
 		mk := func(tx store.Tx, j *job.Job, s *job.Slot) (job.Event, error) {
-			ev, err := e.enrolEvent(tx, j, s, host, req, orderID, issued)
+			ev, err := e.enrolEvent(tx, j, s, host, key, req, orderID, issued)
 			ev.Session.Cert, ev.Session.IP, ev.Lost = cert, from.String(), lost
 			return ev, err
 		}
@@ -201,7 +203,7 @@ func (e *Engine) unconfirmed(k slotKey) job.Counters {
 }
 
 // enrolEvent picks the disk and signs the order.
-func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, req *api.EnrolRequest, orderID string, issued time.Time) (job.Enrol, error) {
+func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, key ed25519.PublicKey, req *api.EnrolRequest, orderID string, issued time.Time) (job.Enrol, error) {
 	ev := job.Enrol{Firmware: firmware(req.Evidence)}
 	ev.Session = job.Session{BootID: req.BootID, Nonce: req.Nonce, PeerPort: req.PeerPort, OrderID: orderID}
 	disk, fault := job.PickDisk(req.Evidence.Disks, h.Disk, j.MinBytes, j.Sector)
@@ -222,12 +224,16 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, re
 	if s.PONR {
 		end = end.Add(j.Overrun)
 	}
+	swarm, err := e.member(j, s.Host, req.BootID, key)
+	if err != nil {
+		return ev, err
+	}
 	o := order.Order{
 		V: 1, ID: orderID, ServerKeyID: e.keyID, IssuedAt: issued.Format(time.RFC3339), Job: j.ID, Attempt: s.Hard + 1,
 		FenceEpoch: string(epoch), FenceFloor: floor,
 		Host: hostID(h, req.Evidence), BootID: req.BootID, AgentNonce: req.Nonce, Disk: diskID(*disk),
 		Image: order.ImageRef{Name: j.Image, Version: j.Version, ManifestDigest: j.ManifestDigest, MinDiskBytes: j.MinBytes, Sector: j.Sector},
-		Scope: "disk", Mode: "delta", After: j.After,
+		Scope: "disk", Mode: "delta", After: j.After, Swarm: swarm,
 		ExpiresAfterS: min(max(int64(end.Sub(issued)/time.Second), minOrderS), maxOrderS),
 	}
 	env, err := order.Sign(e.cfg.Key, order.TypeOrder, o)

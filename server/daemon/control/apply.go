@@ -127,7 +127,7 @@ func (e *Engine) after(out *outcome) {
 		return
 	}
 	k := slotKey{out.slot.Job, out.slot.Host}
-	e.index(&out.slot)
+	e.index(&out.job, &out.slot)
 	if out.before != out.slot.State {
 		e.cfg.Log.Info("slot", "job", k.job, "host", k.host, "from", string(out.before), "state", string(out.slot.State), "attempt", out.slot.Hard, "err", out.slot.Error)
 		e.mu.Lock()
@@ -136,8 +136,8 @@ func (e *Engine) after(out *outcome) {
 		e.mu.Unlock()
 	}
 	if gone(out.slot) {
+		e.forget(k) // first: it must not come back
 		e.cfg.Swarms.Leave(out.job.InfoHash, out.slot.Host)
-		e.forget(k)
 	}
 	if out.ended {
 		e.finishJob(out.job)
@@ -155,6 +155,7 @@ func gone(s job.Slot) bool {
 func (e *Engine) forget(k slotKey) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	delete(e.members, k)
 	for ip, owner := range e.peers {
 		if owner == k {
 			delete(e.peers, ip)

@@ -134,7 +134,7 @@ func (b *bench) agent(i, boot int) (cert string, req *api.EnrolRequest) {
 	cert = fmt.Sprintf("cert-%d-%d", i, boot)
 	req = &api.EnrolRequest{BootID: fmt.Sprintf("%032x", boot), Nonce: strings.Repeat("0", 32), PeerPort: 7441, Evidence: api.Evidence{
 		NICs: []api.NIC{{MAC: fmt.Sprintf("52:54:00:00:00:%02x", i+1), Boot: true}}, Disks: []api.Disk{{Serial: "S", Bytes: 2 << 30, Sector: 512, Bus: "sata"}}}}
-	rep, err := b.Enrol(b.t.Context(), cert, netip.MustParseAddr("10.0.0.5"), req)
+	rep, err := b.Enrol(b.t.Context(), cert, b.key.Public().(ed25519.PublicKey), netip.MustParseAddr("10.0.0.5"), req)
 	if err != nil || rep.Status != api.EnrolOK {
 		b.t.Fatalf("enrol = %+v, %v", rep, err)
 	}

@@ -79,7 +79,7 @@ type Swarms interface {
 	Sent(infoHash string) int64
 }
 
-// Config is what an Engine needs; all fields but the last two are required.
+// Config is what an Engine needs; all fields but the last three are required.
 type Config struct {
 	Store       store.Store
 	Key         ed25519.PrivateKey // server key: signs orders
@@ -92,6 +92,7 @@ type Config struct {
 	Log         *slog.Logger
 	Recovered   *store.Recovery // set when the store came from a snapshot
 	Patience    time.Duration   // silence after which an agent counts as gone, 0 = job.SilentAfter
+	PlainPeers  bool            // hosts let standard BitTorrent clients in, too
 }
 
 // Engine is used from many goroutines. Make it with New.
@@ -108,6 +109,8 @@ type Engine struct {
 	live     map[slotKey]*live
 	certs    map[string]slotKey // client certificate -> slot
 	peers    map[netip.Addr]slotKey
+	members  map[slotKey]memberOf    // agents that may fetch from the seed
+	scopes   map[[20]byte]scopePass  // by info-hash of a live job
 	boots    map[string]*bootSession // by MAC
 	rivals   map[string]*rival       // by host
 	sentBase map[uint64]sent         // by job
@@ -140,6 +143,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, keyID: order.KeyID(pub), started: time.Now(),
 		live: map[slotKey]*live{}, certs: map[string]slotKey{}, peers: map[netip.Addr]slotKey{},
+		members: map[slotKey]memberOf{}, scopes: map[[20]byte]scopePass{},
 		boots: map[string]*bootSession{}, rivals: map[string]*rival{}, sentBase: map[uint64]sent{},
 		emitted: map[string]time.Time{}, sightings: make(chan netboot.Sighting, sightQueue), asking: make(chan struct{}, maxAsking),
 	}
@@ -162,9 +166,13 @@ func (e *Engine) restore(ctx context.Context) error {
 	}
 	for _, js := range jobs {
 		for i := range js.slots {
-			e.index(&js.slots[i])
+			e.index(&js.job, &js.slots[i])
 		}
-		if err := e.cfg.Swarms.Serve(js.job.Image, js.job.Version); err != nil {
+		err := e.openScope(&js.job)
+		if err == nil {
+			err = e.cfg.Swarms.Serve(js.job.Image, js.job.Version)
+		}
+		if err != nil {
 			e.emit(ctx, api.Event{Level: "error", Code: "image_unserved", Job: js.job.ID, Room: js.job.Room,
 				Text: fmt.Sprintf("job %d goes on without the server as source: %v", js.job.ID, err)})
 		}
@@ -193,8 +201,14 @@ func (e *Engine) holdAll(ctx context.Context) error {
 	return nil
 }
 
+// memberOf is an agent's place in a swarm.
+type memberOf struct {
+	bootID   string
+	infoHash string
+}
+
 // index makes a slot's session findable by certificate and address.
-func (e *Engine) index(s *job.Slot) {
+func (e *Engine) index(j *job.Job, s *job.Slot) {
 	if s.Session == nil {
 		return
 	}
@@ -204,6 +218,10 @@ func (e *Engine) index(s *job.Slot) {
 	e.certs[s.Session.Cert] = k
 	l := e.liveOf(k)
 	l.peerPort = s.Session.PeerPort
+	if gone(*s) {
+		return
+	}
+	e.members[k] = memberOf{s.Session.BootID, j.InfoHash}
 	if ip, err := netip.ParseAddr(s.Session.IP); err == nil {
 		l.ip = ip.Unmap()
 		e.peers[l.ip] = k
@@ -230,15 +248,6 @@ func (e *Engine) silent(k slotKey, now time.Time) bool {
 		heard = l.heard
 	}
 	return now.Sub(heard) >= e.cfg.Patience
-}
-
-// AllowPeer reports whether an address belongs to an enrolled agent of a live
-// job: nobody else gets a byte of an image.
-func (e *Engine) AllowPeer(ip netip.Addr) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	_, ok := e.peers[ip.Unmap()]
-	return ok
 }
 
 // Bell wakes readers of the event log.

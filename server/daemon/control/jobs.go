@@ -205,6 +205,9 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 		e.stopUnused(ctx, img.InfoHash)
 		return api.Job{}, problem(err)
 	}
+	if err := e.openScope(&j); err != nil {
+		return api.Job{}, problem(err)
+	}
 	e.bell.Ring()
 	e.cfg.Log.Info("job created", "job", j.ID, "image", j.Image+"/"+j.Version, "room", j.Room, "hosts", len(j.Hosts))
 	return e.Job(ctx, j.ID)
@@ -237,6 +240,7 @@ func seenKey(tx store.Tx, key, digest string) (uint64, error) {
 // storeJob is the transaction of CreateJob.
 func (e *Engine) storeJob(ctx context.Context, req *api.JobCreate, img ImageInfo, key, digest string) (job.Job, error) {
 	var j job.Job
+	scope := randomHex()
 	err := e.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		now := time.Now()
 		j = newJob(req, img, now)
@@ -261,6 +265,9 @@ func (e *Engine) storeJob(ctx context.Context, req *api.JobCreate, img ImageInfo
 			return err
 		}
 		if j.ID, err = tx.Seq("job"); err != nil {
+			return err
+		}
+		if j.Scope, err = scopeFor(tx, j.InfoHash, scope); err != nil {
 			return err
 		}
 		if err := putSlots(tx, &j, hosts, now); err != nil {

@@ -1,0 +1,223 @@
+package peer
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"labswarm/swarm/peercert"
+	"labswarm/swarm/wire"
+)
+
+// First bytes of what a stranger may say.
+const (
+	tlsHandshake = 0x16 // a TLS record with a handshake message (RFC 8446 5.1)
+	btHandshake  = 19   // length of "BitTorrent protocol" (BEP 3)
+)
+
+// maxSame is how many connections one certificate may have to a node at once.
+// A host needs one, two for a moment, and three after a wrong piece.
+const maxSame = 4
+
+// secured is a TLS connection whose other side has shown a certificate of the
+// swarm.
+type secured struct {
+	*tls.Conn
+	raw  *net.TCPConn
+	peer peercert.ID
+}
+
+// Close closes the socket. It says no goodbye in TLS, which might block: pieces
+// are hashed, so a cut says nothing that could be believed.
+func (s *secured) Close() error { return s.raw.Close() }
+
+// rawTCP returns the socket under a connection, nil when there is none.
+func rawTCP(nc net.Conn) *net.TCPConn {
+	switch c := nc.(type) {
+	case *net.TCPConn:
+		return c
+	case *secured:
+		return c.raw
+	}
+	return nil
+}
+
+// owner is the name in the other side's certificate, "" without one.
+func owner(nc net.Conn) peercert.ID {
+	if s, ok := nc.(*secured); ok {
+		return s.peer
+	}
+	return peercert.ID{}
+}
+
+// pass returns the node's pass, nil for a swarm without TLS.
+func (n *Node) pass() (*peercert.Pass, error) {
+	if n.cfg.Pass == nil {
+		return nil, nil //nolint:nilnil // a swarm without TLS: tests and tools
+	}
+	p, err := n.cfg.Pass()
+	if err != nil {
+		return nil, fmt.Errorf("no pass for the swarm: %w", err)
+	}
+	if p == nil || p.InfoHash() != n.cfg.InfoHash {
+		return nil, errors.New("the pass is for another swarm")
+	}
+	return p, nil
+}
+
+// secure makes a dialled connection one with p, under TLS if the swarm has it.
+func (n *Node) secure(nc net.Conn, p Peer) (net.Conn, error) {
+	pass, err := n.pass()
+	if err != nil || pass == nil {
+		return nc, err
+	}
+	raw := rawTCP(nc)
+	if raw == nil {
+		return nil, fmt.Errorf("secure connection to %s: not TCP", p.name())
+	}
+	if err := nc.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
+		return nil, fmt.Errorf("set deadline: %w", err)
+	}
+	tc := tls.Client(raw, pass.Client(p.ID, p.Server))
+	if err := tc.Handshake(); err != nil { //nolint:noctx // ended by the deadline and by closing the socket
+		return nil, fmt.Errorf("TLS handshake with %s: %w", p.name(), err)
+	}
+	id, err := pass.Of(tc.ConnectionState())
+	if err != nil {
+		return nil, err
+	}
+	return &secured{Conn: tc, raw: raw, peer: id}, nil
+}
+
+// greet finds out which node a new connection is for, and returns it as that
+// node may use it. Nobody gets a byte of ours before he has said the right
+// thing: a certificate of the swarm, or, where plain peers are admitted, the
+// swarm's info-hash.
+func (m *Mux) greet(nc net.Conn) (*Node, net.Conn, wire.Handshake, error) {
+	var none wire.Handshake
+	if err := nc.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
+		return nil, nil, none, fmt.Errorf("set deadline: %w", err)
+	}
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(nc, first); err != nil {
+		return nil, nil, none, fmt.Errorf("read the first byte: %w", err)
+	}
+	p := &pushedBack{Conn: nc, first: first}
+	switch {
+	case first[0] == tlsHandshake:
+		return m.greetTLS(p)
+	case first[0] == btHandshake && m.plain():
+		hs, err := wire.ReadHandshake(p)
+		if err != nil {
+			return nil, nil, none, err
+		}
+		n := m.node(hs.InfoHash)
+		if n == nil || !n.plain() {
+			return nil, nil, none, fmt.Errorf("no swarm %x for plain peers here", hs.InfoHash)
+		}
+		return n, nc, hs, nil
+	}
+	return nil, nil, none, fmt.Errorf("first byte %#02x: neither TLS nor a plain peer that is admitted", first[0])
+}
+
+// greetTLS shakes hands twice: the ClientHello names the swarm, and what the
+// peer says in BitTorrent's handshake must be the same.
+func (m *Mux) greetTLS(p *pushedBack) (*Node, net.Conn, wire.Handshake, error) {
+	var none wire.Handshake
+	raw := rawTCP(p.Conn)
+	if raw == nil {
+		return nil, nil, none, errors.New("not TCP")
+	}
+	var n *Node
+	var pass *peercert.Pass
+	tc := tls.Server(p, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		ih, ok := peercert.InfoHashOf(h.ServerName)
+		if ok {
+			n = m.node(ih)
+		}
+		if n == nil || !n.allows(raw) {
+			return nil, fmt.Errorf("no swarm %q for this address", h.ServerName)
+		}
+		var err error
+		if pass, err = n.pass(); err != nil {
+			return nil, err
+		}
+		if pass == nil {
+			return nil, errors.New("this swarm has no TLS")
+		}
+		return pass.Server(n.cfg.Admit), nil
+	}})
+	if err := tc.Handshake(); err != nil { //nolint:noctx // ended by the deadline and by closing the socket
+		return nil, nil, none, fmt.Errorf("TLS handshake: %w", err)
+	}
+	id, err := pass.Of(tc.ConnectionState())
+	if err != nil {
+		return nil, nil, none, err
+	}
+	hs, err := wire.ReadHandshake(tc)
+	switch {
+	case err != nil:
+		return nil, nil, none, err
+	case hs.InfoHash != n.cfg.InfoHash:
+		return nil, nil, none, fmt.Errorf("%v asked for swarm %x under the certificate of %x", id, hs.InfoHash, n.cfg.InfoHash)
+	}
+	return n, &secured{Conn: tc, raw: raw, peer: id}, hs, nil
+}
+
+// plain reports whether connections without TLS are admitted.
+func (n *Node) plain() bool { return n.cfg.Pass == nil || n.cfg.PlainPeers }
+
+// allows reports whether the address of a connection may connect to us.
+func (n *Node) allows(nc net.Conn) bool {
+	return n.cfg.AllowPeer == nil || n.cfg.AllowPeer(remoteAddr(nc).Addr())
+}
+
+// pushedBack is a connection whose first byte has been looked at.
+type pushedBack struct {
+	net.Conn
+	first []byte
+}
+
+func (p *pushedBack) Read(b []byte) (int, error) {
+	if len(p.first) > 0 && len(b) > 0 {
+		b[0] = p.first[0]
+		p.first = nil
+		return 1, nil
+	}
+	return p.Conn.Read(b)
+}
+
+// Expel closes the connections that a peer of the given name opened to us: it
+// has left the swarm, or has been sent away.
+func (n *Node) Expel(host string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for c := range n.conns {
+		if c.src == nil && host != "" && owner(c.nc).Host == host {
+			c.close(fmt.Errorf("%s is no member of the swarm any more", host))
+		}
+	}
+}
+
+// book counts a connection of a certificate's owner, or says that there are
+// enough. mu is held.
+func (n *Node) book(id peercert.ID) error {
+	if id.Host == "" {
+		return nil // without TLS; Mux and MaxPeers bound those
+	}
+	if n.same[id] >= maxSame {
+		return fmt.Errorf("%v has %d connections already", id, maxSame)
+	}
+	n.same[id]++
+	return nil
+}
+
+// unbook takes back one book. mu is held.
+func (n *Node) unbook(id peercert.ID) {
+	if n.same[id]--; n.same[id] <= 0 {
+		delete(n.same, id)
+	}
+}
