@@ -178,6 +178,11 @@ func open(ctx context.Context, a helperArgs, flags int, set func(*member, *peer.
 		Listener: l, NoFrames: !a.Frames, Log: m.log,
 	}
 	copy(cfg.PeerID[:], fmt.Sprintf("-LS0001-%012s", a.ID))
+	if a.TLS {
+		if err := secure(&cfg, a); err != nil {
+			return nil, errors.Join(err, l.Close(), m.file.Close())
+		}
+	}
 	err = set(m, &cfg)
 	if err == nil {
 		m.Node, err = peer.New(cfg)

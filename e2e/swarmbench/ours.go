@@ -21,6 +21,9 @@ import (
 	"labswarm/tracker/registry"
 )
 
+// serverID is the seed's name in the plan.
+const serverID = "server"
+
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // logger writes to a file as long as the process lives; an empty name to nowhere.
@@ -62,7 +65,7 @@ func oursSeed(ctx context.Context, a helperArgs) error {
 	ih := m.torrent.InfoHash
 	tr := tracker.New(m.log)
 	if err := tr.AddSwarm(tracker.SwarmSpec{InfoHash: ih, Name: "bench", Pieces: len(m.torrent.Hashes),
-		Seeds: []registry.Seed{{ID: "server", Addr: netip.AddrPortFrom(a.Addr, portPeer), LinkMbps: int(a.LinkMbit)}}}); err != nil {
+		Seeds: []registry.Seed{{ID: serverID, Addr: netip.AddrPortFrom(a.Addr, portPeer), LinkMbps: int(a.LinkMbit)}}}); err != nil {
 		return err
 	}
 	tr.Expect(ih, a.Expect)
