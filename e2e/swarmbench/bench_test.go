@@ -34,18 +34,22 @@ func secs(s ...float64) (out []time.Duration) {
 func TestFill(t *testing.T) {
 	const size = 100_000_000 // 8 s at 100 Mbit/s
 	r := row{Scheme: "ours", N: 4, Mbit: 100, Bytes: size, Cells: 100}
-	r.fill(sample{took: secs(8, 12), late: secs(10), slow: secs(80), sent: size * 2, cpu: 4 * time.Second, crossed: [2]int64{size, size / 2},
+	r.fill(sample{took: secs(8, 12), late: secs(10), slow: 1, slowHave: 0.5, sent: size * 2, cpu: 4 * time.Second, crossed: [2]int64{size, size / 2},
 		others: 2 * time.Second, wall: 2000, rss: 3 << 20, seedRSS: 5 << 20, received: 5 * size, switches: 7, idle: 0.19, revoked: -1})
-	want := map[string]float64{"ratio": 1.5, "mean": 1.25, "late": 1.25, "slow": 10, "copies": 2, "dup": 0.25, "rss": 3, "seed rss": 5,
-		"seconds": 12, "cpu": 4 / (4e8 / (1 << 30)), "in": 1, "out": 0.5, "others": 0.1}
-	got := map[string]float64{"ratio": *r.Ratio, "mean": *r.MeanRatio, "late": *r.LateRatio, "slow": *r.SlowRatio, "copies": *r.SeedCopies,
-		"dup": *r.Duplicates, "rss": *r.RSSMiB, "seed rss": *r.SeedRSSMiB, "seconds": *r.Seconds, "cpu": *r.CPUPerGiB,
+	want := map[string]float64{"ratio": 1.5, "mean": 1.25, "late": 1.25, "slow": 0.5, "copies": 2, "rss": 3, "seed rss": 5,
+		"seconds": 12, "cpu": 4 / (3.5e8 / (1 << 30)), "in": 1, "out": 0.5, "others": 0.1}
+	got := map[string]float64{"ratio": *r.Ratio, "mean": *r.MeanRatio, "late": *r.LateRatio, "slow": *r.SlowHave, "copies": *r.SeedCopies,
+		"rss": *r.RSSMiB, "seed rss": *r.SeedRSSMiB, "seconds": *r.Seconds, "cpu": *r.CPUPerGiB,
 		"in": *r.UplinkIn, "out": *r.UplinkOut, "others": *r.Others}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if r.Switches != 7 || r.Revoked != nil {
-		t.Errorf("switches %d, revoked %v; want 7 and nothing", r.Switches, r.Revoked)
+	if r.Switches != 7 || r.Revoked != nil || r.Duplicates != nil {
+		t.Errorf("switches %d, revoked %v, duplicates %v; want 7 and nothing", r.Switches, r.Revoked, r.Duplicates)
+	}
+	r.fill(sample{took: secs(8, 12), received: 5 * size / 2})
+	if *r.Duplicates != 0.25 {
+		t.Errorf("duplicates %v; want a quarter", *r.Duplicates)
 	}
 }
 

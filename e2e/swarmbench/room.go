@@ -140,6 +140,15 @@ func (r *room) cut(ctx context.Context, i int) error {
 	return command(ctx, "", "ip", "-n", r.bridge, "link", "set", portOf(i), "down")
 }
 
+// unshape lets host i send and receive as fast as it can.
+func (r *room) unshape(ctx context.Context, i int) error {
+	if r.sc.mbit == 0 {
+		return nil
+	}
+	return errors.Join(command(ctx, "", "tc", "-n", r.hosts[i], "qdisc", "del", "dev", ifName, "root"),
+		command(ctx, "", "tc", "-n", r.bridge, "qdisc", "del", "dev", portOf(i), "root"))
+}
+
 // connect takes the link between the rooms down or up again.
 func (r *room) connect(ctx context.Context, up bool) error {
 	state := "down"

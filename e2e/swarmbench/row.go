@@ -37,7 +37,7 @@ type row struct {
 	Frames      *float64 `json:"frames,omitempty"` // length of the frames over that of their cells
 	Disturbance string   `json:"disturbance,omitempty"`
 	LateRatio   *float64 `json:"late_ratio,omitempty"` // of late hosts, after their own start
-	SlowRatio   *float64 `json:"slow_ratio,omitempty"`
+	SlowHave    *float64 `json:"slow_have,omitempty"`  // share that the slow host held when the others were done
 	UplinkIn    *float64 `json:"uplink_in,omitempty"`  // bytes into the second room over the payload
 	UplinkOut   *float64 `json:"uplink_out,omitempty"` // bytes out of it
 	Revoked     *float64 `json:"revoked_s,omitempty"`  // from the first accusation to the last byte from that host
@@ -63,7 +63,8 @@ func newRow(sc scenario, s scheme, p payload) row {
 type sample struct {
 	took     []time.Duration // since their own start, of hosts that are neither late nor slow
 	late     []time.Duration
-	slow     []time.Duration
+	slow     int           // hosts, not measured
+	slowHave float64       // share of the cells it held when the others were done, as it said last
 	sent     int64         // by the seed
 	crossed  [2]int64      // over the uplink: into the second room, out of it
 	cpu      time.Duration // of all processes, since they were let through
@@ -95,12 +96,11 @@ func (r *row) fill(s sample) {
 			l, _ := stats(s.late)
 			r.LateRatio = ptr(l / ideal)
 		}
-		if len(s.slow) > 0 {
-			l, _ := stats(s.slow)
-			r.SlowRatio = ptr(l / ideal)
+		if s.slow > 0 {
+			r.SlowHave = &s.slowHave
 		}
 	}
-	delivered := float64(r.Bytes) * float64(len(s.took)+len(s.late)+len(s.slow))
+	delivered := float64(r.Bytes) * (float64(len(s.took)+len(s.late)) + s.slowHave)
 	travels := float64(r.Bytes)
 	if r.Frames != nil {
 		travels *= *r.Frames
@@ -111,7 +111,7 @@ func (r *row) fill(s sample) {
 	}
 	if delivered > 0 {
 		r.CPUPerGiB = ptr(s.cpu.Seconds() / (delivered / (1 << 30)))
-		if s.received > 0 {
+		if s.received > 0 && s.slow == 0 {
 			r.Duplicates = ptr(max(0, float64(s.received)/delivered-1))
 		}
 	}
@@ -214,7 +214,7 @@ func (r row) remark() string {
 	}
 	add(r.Frames, "frames %.3f")
 	add(r.LateRatio, "late hosts %.3f")
-	add(r.SlowRatio, "slow host %.2f")
+	add(r.SlowHave, "slow host held %.2f of it")
 	add(r.UplinkIn, "uplink in %.3f")
 	add(r.UplinkOut, "out %.3f")
 	add(r.Revoked, "revoked after %.2f s")

@@ -155,14 +155,14 @@ func raw(n int, schemes ...string) scenario {
 // order in which `--list` prints them.
 func presets() []preset {
 	wide := plain("raw n100", 100, 15, 64, 64, "ours")
-	zip := plain("frames n16", 16, 100, 256, 256, "ours", "ours-z")
+	zip := plain("frames n16", 16, 100, 256, 256, "ours", "ours-z", "ours-tls-z")
 	zip.data = dataUsr
 	rooms := plain("2 rooms", 16, 100, 256, 256, "ours")
 	rooms.rooms = 2
 	dis := plain("", 16, 100, 256, 256, "ours")
 	p := []preset{
 		{"raw", "ours raw at 1, 2, 4, 8 and 16 hosts, 256 MiB at 100 Mbit/s; multicast beside it", []scenario{
-			raw(1, "udpcast", "http"), raw(2, "udpcast"), raw(4, "http"), raw(8, "udpcast"), raw(16)}},
+			raw(1, "udpcast", "http"), raw(2, "udpcast"), raw(4, "http"), raw(8, "udpcast"), raw(16, "ours-tls")}},
 		{"rivals", "the other programs at 4 and 16 hosts, the same payload", []scenario{
 			plain("raw n4", 4, 100, 256, 256, rivals...), plain("raw n16", 16, 100, 256, 256, rivals...)}},
 		{"wide", "100 hosts at 15 Mbit/s, 64 MiB in 64 KiB cells", []scenario{wide}},
@@ -171,7 +171,7 @@ func presets() []preset {
 		{"disturb", "one host killed, cut off, slow (known or not), a quarter late; a partition", []scenario{
 			dis.with(disturbKill), dis.with(disturbCut), dis.with(disturbSlowKnown), dis.with(disturbSlow),
 			dis.with(disturbSlowHead), dis.with(disturbLate), dis.with(disturbPartition)}},
-		{"poison", "hosts that serve wrong bytes", poison()},
+		{"poison", "hosts that serve wrong bytes: 1 of 4 at 1 %, 5 of 6 at 100 %", poison()},
 		{"memory", "peak memory of a host with 262144 cells", memory()},
 	}
 	var standard []scenario
@@ -182,7 +182,7 @@ func presets() []preset {
 	all = append(slices.Clone(all), "http", "aria2-ours")
 	return append(p,
 		preset{"standard", "all of the above, 25 minutes", grouped(standard)},
-		preset{"full", "standard, and every program at every size, 90 minutes", grouped(append(slices.Clone(standard),
+		preset{"full", "standard, and every program at every size, 75 minutes", grouped(append(slices.Clone(standard),
 			plain("raw n1", 1, 100, 256, 256, all...), plain("raw n2", 2, 100, 256, 256, all...), plain("raw n4", 4, 100, 256, 256, all...),
 			plain("raw n8", 8, 100, 256, 256, all...), plain("raw n16", 16, 100, 256, 256, all...)))},
 		preset{"quick", "a look at everything in two minutes; too short to be a figure", quick()},
