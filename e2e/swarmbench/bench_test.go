@@ -130,6 +130,7 @@ func TestJudge(t *testing.T) {
 		{"poison", func(_ *row, sc *scenario, m *sample) { sc.bad, m.revoked = 1, 3*time.Second }, "NOT ok"},
 		{"nobody found out", func(_ *row, sc *scenario, m *sample) { sc.bad, m.revoked = 1, -1 }, "NOT ok"},
 		{"no idle time", func(_ *row, _ *scenario, m *sample) { m.idle = 0.19 }, "INVALID"},
+		{"memory, on a busy machine", func(r *row, sc *scenario, m *sample) { sc.fresh, m.idle, r.RSSMiB = 256, 0, ptr(97) }, "NOT ok"},
 		{"unshaped", func(r *row, sc *scenario, _ *sample) { sc.mbit, sc.n, sc.mib, r.MBps = 0, 1, 1024, ptr(901) }, "ok"},
 		{"unshaped, slow", func(r *row, sc *scenario, _ *sample) { sc.mbit, sc.n, sc.mib, r.MBps = 0, 1, 1024, ptr(899) }, "NOT ok"},
 		{"unshaped, shared", func(r *row, sc *scenario, _ *sample) { sc.mbit, sc.n, sc.mib, r.Others = 0, 1, 1024, ptr(0.2) }, "INVALID"},

@@ -113,8 +113,11 @@ func (r *row) engineChecks(sc scenario, s scheme) []check {
 
 // judge fills in limit, checks and verdict.
 func (r *row) judge(sc scenario, s scheme, share float64, m sample) {
-	r.Invalid = sc.mbit > 0 && m.idle < minIdle
-	if sc.mbit == 0 && m.wall > 0 {
+	switch {
+	case sc.bad > 0 || sc.fresh > 0: // bytes, memory and seconds of reaction: busy processors make them no better
+	case sc.mbit > 0:
+		r.Invalid = m.idle < minIdle
+	case m.wall > 0:
 		r.Invalid = *r.Others > maxOthers
 	}
 	if l := ratioLimit(sc, s, share); l > 0 {
