@@ -22,7 +22,8 @@ import (
 // TestHundredHosts: a room of 100 hosts, each a process in a namespace of its
 // own, loses its server for a minute and ten hosts for good or for a while. The
 // server (tracker and seed) and the hosts end by SIGKILL, in the middle of the
-// transfer. All that live at the end must hold the image, every byte of it.
+// transfer, which goes over mutual TLS as in the product. All that live at the end
+// must hold the image, every byte of it.
 //
 // The links are slow, so that the machine is not the brake: nothing here
 // measures speed, and the deadline only catches a hang.
@@ -94,7 +95,7 @@ func newHundred(t *testing.T, ctx context.Context, sc scenario) *hundred {
 	own, err := testnet.OwnName(workSuffix)
 	h := &hundred{t: t, ctx: ctx, luck: uint64(time.Now().UnixNano())}
 	h.check(err)
-	e := env{sc: sc, n: sc.n, dir: filepath.Join(roomy(t), own)}
+	e := env{sc: sc, n: sc.n, tls: true, dir: filepath.Join(roomy(t), own)}
 	e.self, err = os.Executable()
 	h.check(err)
 	h.check(sweep(ctx, filepath.Dir(e.dir)))
