@@ -125,20 +125,20 @@ ci: ## what a merge must pass: all tests (a skip is a failure) and lint
 bench: ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./images/... ./swarm/...
 
-BENCH_SWARM  ?= --n 4,16 --mbit 100 --mib 64 --cell-kib 256
-BENCH_ENGINE ?= --n 1,3 --mbit 0 --mib 1024 --cell-kib 1024 --schemes ours,libtorrent-tuned,anacrolix,http
+BENCH_SWARM  ?= standard
+BENCH_ENGINE ?= engine
 
 .PHONY: setup-bench
 setup-bench: ## install the other programs that bench-swarm compares with (root)
 	@scripts/setup.sh bench
 
 .PHONY: bench-swarm
-bench-swarm: ## ours beside other programs in shaped namespaces (root): BENCH_SWARM="flags", 7 minutes
-	go run ./e2e/swarmbench $(BENCH_SWARM) --out $(BUILD)/bench/swarm.json
+bench-swarm: ## ours beside other programs in shaped namespaces (root), 25 minutes: BENCH_SWARM="quick", "raw disturb" or flags
+	go run ./e2e/swarmbench --out $(BUILD)/bench/swarm.json $(BENCH_SWARM)
 
 .PHONY: bench-engine
-bench-engine: ## 1 -> 1 and 1 -> 3 unshaped (root): BENCH_ENGINE="flags", add --pprof DIR for CPU profiles
-	go run ./e2e/swarmbench $(BENCH_ENGINE) --out $(BUILD)/bench/engine.json
+bench-engine: ## 1 -> 1 and 1 -> 3 unshaped, plain, TLS, compressed (root): BENCH_ENGINE="--pprof DIR engine" for CPU profiles
+	go run ./e2e/swarmbench --out $(BUILD)/bench/engine.json $(BENCH_ENGINE)
 
 .PHONY: clean
 clean: ## remove build/ (the boot files and golden images too)

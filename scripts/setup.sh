@@ -54,6 +54,7 @@ BENCH_NEEDS="
 ip iproute2
 aria2c aria2
 udp-sender udpcast
+mke2fs e2fsprogs
 /usr/share/doc/python3-libtorrent python3-libtorrent
 "
 

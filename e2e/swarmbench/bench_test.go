@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,44 +34,118 @@ func secs(s ...float64) (out []time.Duration) {
 func TestFill(t *testing.T) {
 	const size = 100_000_000 // 8 s at 100 Mbit/s
 	r := row{Scheme: "ours", N: 4, Mbit: 100, Bytes: size, Cells: 100}
-	r.fill(sample{took: secs(8, 12), late: secs(10), slow: secs(80), sent: size * 2, cpu: 4 * time.Second,
-		rss: 3 << 20, seedRSS: 5 << 20, received: 5 * size, switches: 7, idle: 0.19})
-	want := map[string]float64{"ratio": 1.5, "mean": 1.25, "late": 1.25, "slow": 10, "copies": 2, "dup": 0.25, "rss": 3, "seed rss": 5,
-		"seconds": 12, "cpu": 4 / (4e8 / (1 << 30))}
-	got := map[string]float64{"ratio": *r.Ratio, "mean": *r.MeanRatio, "late": *r.LateRatio, "slow": *r.SlowRatio, "copies": *r.SeedCopies,
-		"dup": *r.Duplicates, "rss": *r.RSSMiB, "seed rss": *r.SeedRSSMiB, "seconds": *r.Seconds, "cpu": *r.CPUPerGiB}
+	r.fill(sample{took: secs(8, 12), late: secs(10), slow: 1, slowHave: 0.5, sent: size * 2, cpu: 4 * time.Second, crossed: [2]int64{size, size / 2},
+		others: 2 * time.Second, wall: 2000, rss: 3 << 20, seedRSS: 5 << 20, received: 5 * size, switches: 7, idle: 0.19, revoked: -1})
+	want := map[string]float64{"ratio": 1.5, "mean": 1.25, "late": 1.25, "slow": 0.5, "copies": 2, "rss": 3, "seed rss": 5,
+		"seconds": 12, "cpu": 4 / (3.5e8 / (1 << 30)), "in": 1, "out": 0.5, "others": 0.1}
+	got := map[string]float64{"ratio": *r.Ratio, "mean": *r.MeanRatio, "late": *r.LateRatio, "slow": *r.SlowHave, "copies": *r.SeedCopies,
+		"rss": *r.RSSMiB, "seed rss": *r.SeedRSSMiB, "seconds": *r.Seconds, "cpu": *r.CPUPerGiB,
+		"in": *r.UplinkIn, "out": *r.UplinkOut, "others": *r.Others}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if !r.Invalid || r.Switches != 7 {
-		t.Errorf("invalid %v, switches %d; want true at idle 0.19, and 7", r.Invalid, r.Switches)
+	if r.Switches != 7 || r.Revoked != nil || r.Duplicates != nil {
+		t.Errorf("switches %d, revoked %v, duplicates %v; want 7 and nothing", r.Switches, r.Revoked, r.Duplicates)
 	}
-	if text := r.remark(); strings.Contains(text, "LIMIT") || !strings.HasPrefix(text, "INVALID") {
-		t.Errorf("remark %q; want INVALID first, and no verdict on an invalid row", text)
+	r.fill(sample{took: secs(8, 12), received: 5 * size / 2})
+	if *r.Duplicates != 0.25 {
+		t.Errorf("duplicates %v; want a quarter", *r.Duplicates)
+	}
+}
+
+// TestFillFrames: copies are counted in what travels.
+func TestFillFrames(t *testing.T) {
+	r := row{Scheme: "ours-z", N: 1, Mbit: 100, Bytes: 100, Cells: 4, Frames: ptr(0.25)}
+	r.fill(sample{took: secs(1), sent: 50})
+	if *r.SeedCopies != 2 {
+		t.Errorf("seed copies %v; want 2", *r.SeedCopies)
 	}
 }
 
 func TestFillUnknown(t *testing.T) {
 	r := row{Scheme: "aria2", N: 1, Bytes: 1 << 20, Cells: 4} // unshaped, says nothing of duplicates
 	r.fill(sample{took: secs(1), idle: 0})
-	if r.Ratio != nil || r.Duplicates != nil || r.Invalid {
-		t.Errorf("ratio %v, duplicates %v, invalid %v; want none of them", r.Ratio, r.Duplicates, r.Invalid)
+	if r.Ratio != nil || r.Duplicates != nil {
+		t.Errorf("ratio %v, duplicates %v; want none of them", r.Ratio, r.Duplicates)
 	}
 	if *r.MBps < 1.04 || *r.MBps > 1.05 {
 		t.Errorf("MB/s %v; want 1.049", *r.MBps)
 	}
 }
 
-func TestAboveLimit(t *testing.T) {
+// contender returns a scheme by name.
+func contender(t *testing.T, name string) scheme {
+	t.Helper()
+	i := slices.IndexFunc(schemes(), func(s scheme) bool { return s.name == name })
+	if i < 0 {
+		t.Fatalf("no contender %q", name)
+	}
+	return schemes()[i]
+}
+
+// TestLimits states the figures.
+func TestLimits(t *testing.T) {
+	base := plain("x", 16, 100, 256, 256) // 21.47 s
+	rooms := base
+	rooms.rooms = 2
+	zip := base
+	zip.data = dataUsr
 	for _, c := range []struct {
-		ratio       float64
-		disturbance string
-		above       bool
-	}{{1.089, "", false}, {1.091, "", true}, {1.129, "kill", false}, {1.131, "kill", true}} {
-		r := row{Scheme: "ours", N: 10, Mbit: 100, Bytes: 1, Cells: 1000, Ratio: &c.ratio, Disturbance: c.disturbance}
-		if got := strings.Contains(r.remark(), "ABOVE LIMIT"); got != c.above {
-			t.Errorf("%s ratio %v: above limit %v; want %v", c.disturbance, c.ratio, got, c.above)
+		what   string
+		sc     scenario
+		scheme string
+		want   float64
+	}{
+		{"quiet", base, "ours", 1.0956}, {"100 hosts", plain("x", 100, 15, 64, 64), "ours", 1.1777},
+		{"rooms", rooms, "ours", 1.1456}, {"killed", base.with(disturbKill), "ours", 1.1356}, {"cut", base.with(disturbCut), "ours", 1.1756},
+		{"slow, known", base.with(disturbSlowKnown), "ours", 1.0956}, {"slow, unknown", base.with(disturbSlow), "ours", 1.0956 + 2.5/21.475},
+		{"late", base.with(disturbLate), "ours", 1.0956}, {"partition", base.with(disturbPartition), "ours", 1.0956 + 25/21.475},
+		{"frames of 0.31", zip, "ours-z", 0.378}, {"a rival", base, "libtorrent", 0}, {"unshaped", plain("x", 1, 0, 1024, 1024), "ours", 0},
+	} {
+		if got := ratioLimit(c.sc, contender(t, c.scheme), 0.31); math.Abs(got-c.want) > 0.0006 {
+			t.Errorf("%s: limit %.4f; want %.4f", c.what, got, c.want)
 		}
+	}
+}
+
+// TestJudge wants a row refused for each single figure that misses.
+func TestJudge(t *testing.T) {
+	good := func() row {
+		return row{Scheme: "ours", Ratio: ptr(1.09), SeedCopies: ptr(1.01), Duplicates: ptr(0.001), CPUPerGiB: ptr(3.9), RSSMiB: ptr(90), MBps: ptr(11), Others: ptr(0.01), Seconds: ptr(3.2)}
+	}
+	sc := plain("x", 16, 100, 256, 256, "ours")
+	for _, c := range []struct {
+		what string
+		mod  func(*row, *scenario, *sample)
+		want string
+	}{
+		{"good", func(*row, *scenario, *sample) {}, "ok"},
+		{"slow", func(r *row, _ *scenario, _ *sample) { r.Ratio = ptr(1.1) }, "NOT ok"},
+		{"copies", func(r *row, _ *scenario, _ *sample) { r.SeedCopies = ptr(1.03) }, "NOT ok"},
+		{"duplicates", func(r *row, _ *scenario, _ *sample) { r.Duplicates = ptr(0.006) }, "NOT ok"},
+		{"processor", func(r *row, _ *scenario, _ *sample) { r.CPUPerGiB = ptr(4.1) }, "NOT ok"},
+		{"memory", func(r *row, _ *scenario, _ *sample) { r.RSSMiB = ptr(97) }, "NOT ok"},
+		{"uplink", func(r *row, sc *scenario, _ *sample) { sc.rooms, r.UplinkIn, r.UplinkOut = 2, ptr(1.01), ptr(1.04) }, "NOT ok"},
+		{"late hosts", func(r *row, sc *scenario, _ *sample) { sc.disturbance, r.LateRatio = disturbLate, ptr(1.11) }, "NOT ok"},
+		{"poison", func(_ *row, sc *scenario, m *sample) { sc.bad, m.revoked = 1, 3*time.Second }, "NOT ok"},
+		{"nobody found out", func(_ *row, sc *scenario, m *sample) { sc.bad, m.revoked = 1, -1 }, "NOT ok"},
+		{"no idle time", func(_ *row, _ *scenario, m *sample) { m.idle = 0.19 }, "INVALID"},
+		{"memory, on a busy machine", func(r *row, sc *scenario, m *sample) { sc.fresh, m.idle, r.RSSMiB = 256, 0, ptr(97) }, "NOT ok"},
+		{"unshaped", func(r *row, sc *scenario, _ *sample) { sc.mbit, sc.n, sc.mib, r.MBps = 0, 1, 1024, ptr(901) }, "ok"},
+		{"unshaped, slow", func(r *row, sc *scenario, _ *sample) { sc.mbit, sc.n, sc.mib, r.MBps = 0, 1, 1024, ptr(899) }, "NOT ok"},
+		{"unshaped, shared", func(r *row, sc *scenario, _ *sample) { sc.mbit, sc.n, sc.mib, r.Others = 0, 1, 1024, ptr(0.2) }, "INVALID"},
+	} {
+		r, sc, m := good(), sc, sample{idle: 0.5, wall: 100, revoked: -1}
+		c.mod(&r, &sc, &m)
+		r.judge(sc, contender(t, "ours"), 0, m)
+		if got := r.verdict(); got != c.want {
+			t.Errorf("%s: %s (%s); want %s", c.what, got, r.missed(), c.want)
+		}
+	}
+	r := good()
+	r.judge(sc, contender(t, "aria2"), 0, sample{idle: 0.5})
+	if r.verdict() != "-" {
+		t.Errorf("a rival is judged %s; want no verdict", r.verdict())
 	}
 }
 
@@ -86,20 +163,20 @@ func TestReportFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{"scheme", "n", "mbit", "bytes", "cells", "ratio", "mean_ratio", "seed_copies", "cpu_s_per_gib",
-		"rss_mib", "duplicates", "idle", "invalid"} {
+		"rss_mib", "duplicates", "idle", "limit", "ok", "invalid"} {
 		if _, ok := got.Rows[0][key]; !ok {
 			t.Errorf("row lacks %q", key)
 		}
 	}
-	if got.Rows[0]["ratio"] != nil {
-		t.Errorf("ratio %v of a row that was not run; want null", got.Rows[0]["ratio"])
+	if got.Rows[0]["ratio"] != nil || got.Rows[0]["ok"] != nil {
+		t.Errorf("ratio %v, ok %v of a row that was not run; want null", got.Rows[0]["ratio"], got.Rows[0]["ok"])
 	}
 }
 
 func TestPrint(t *testing.T) {
 	var b bytes.Buffer
 	rep := report{Machine: "m", Date: "d", Command: "c", Rows: []row{
-		{Scheme: "ours", N: 16, Mbit: 100, Bytes: 64 << 20, Cells: 256, Ratio: ptr(1.1), Duplicates: ptr(0.001)},
+		{Scheme: "ours", N: 16, Mbit: 100, Bytes: 64 << 20, Cells: 256, Ratio: ptr(1.1), Limit: ptr(1.143), Duplicates: ptr(0.001)},
 		{Scheme: "http", N: 16, Bytes: 64 << 20, Cells: 256, Note: "FAILED: x"}}}
 	if err := rep.print(&b); err != nil {
 		t.Fatal(err)
@@ -142,39 +219,87 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]int{1, 3}, o.n); d != "" || o.ideal() != time.Duration(10<<20)*8*20*time.Nanosecond {
-		t.Errorf("n %v, ideal %v", o.n, o.ideal())
+	if len(o.scenarios) != 2 || o.scenarios[1].n != 3 || o.scenarios[0].ideal() != time.Duration(10<<20)*8*20*time.Nanosecond {
+		t.Errorf("scenarios %+v", o.scenarios)
 	}
 	for _, bad := range [][]string{{"--n", "0"}, {"--n", ""}, {"--schemes", "nobody"}, {"--mib", "0"}, {"--mib", "1", "--cell-kib", "1000"},
-		{"--mbit", "0", "--kill"}, {"--n", "1", "--late"}, {"rest"}} {
+		{"--mbit", "0", "--disturb", "kill"}, {"--n", "1", "--disturb", "late"}, {"nothing"}, {"--n", "2", "raw"}, {"--disturb", "fire"},
+		{"--schemes", "aria2", "frames"}, {"--data", "music"}} {
 		if _, err := parse(bad); err == nil {
 			t.Errorf("parse(%q) gave no error", bad)
 		}
 	}
 }
 
+// TestPresets: every preset can run, and the standard one has the list.
+func TestPresets(t *testing.T) {
+	for _, p := range presets() {
+		if _, err := parse([]string{p.name}); err != nil {
+			t.Errorf("preset %s: %v", p.name, err)
+		}
+	}
+	list, err := choose([]string{"standard"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := map[string][]string{}
+	for _, sc := range list {
+		if with[sc.name] != nil {
+			t.Errorf("scenario %s stands twice in the list", sc.name)
+		}
+		with[sc.name] = sc.schemes
+	}
+	for name, schemes := range map[string][]string{
+		"raw n1": {"ours"}, "raw n2": {"ours"}, "raw n8": {"ours"}, "raw n16": {"ours", "libtorrent", "libtorrent-tuned", "aria2", "anacrolix", "udpcast"},
+		"raw n4": {"ours", "udpcast", "http"}, "raw n100": {"ours"}, "frames n16": {"ours-z"}, "2 rooms": {"ours"}, "kill": {"ours"}, "cut": {"ours"},
+		"slow": {"ours"}, "slow-head": {"ours"}, "slow-known": {"ours"}, "late": {"ours"}, "partition": {"ours"}, "1 of 4 bad at 1 %": {"ours"}, "5 of 6 bad at 100 %": {"ours"},
+		"memory 262144 cells": {"ours", "ours-z"},
+	} {
+		for _, s := range schemes {
+			if !slices.Contains(with[name], s) {
+				t.Errorf("standard: %s lacks %s", name, s)
+			}
+		}
+	}
+}
+
 func TestLate(t *testing.T) {
-	o := options{late: true}
+	sc := scenario{n: 16, disturbance: disturbLate}
 	n := 0
 	for i := 1; i <= 16; i++ {
-		if o.isLate(i, 16) {
+		if sc.isLate(i) {
 			n++
 		}
 	}
-	if n != 4 || o.lateHosts(16) != 4 || o.lateHosts(2) != 1 || !o.isLate(2, 2) || o.isLate(1, 2) {
+	two := scenario{n: 2, disturbance: disturbLate}
+	if n != 4 || sc.lateHosts() != 4 || two.lateHosts() != 1 || !two.isLate(2) || two.isLate(1) {
 		t.Errorf("%d of 16 are late; want a quarter, at least one", n)
+	}
+}
+
+func TestRooms(t *testing.T) {
+	sc := scenario{n: 16, rooms: 2}
+	in := map[int]int{}
+	for i := 1; i <= 16; i++ {
+		in[sc.roomOf(i)]++
+	}
+	if in[0] != 8 || in[1] != 8 || sc.roomOf(0) != 0 || sc.roomOf(16) != 1 {
+		t.Errorf("hosts per room %v; want 8 and 8", in)
 	}
 }
 
 func TestPayload(t *testing.T) {
 	dir := t.TempDir()
-	p, err := newPayload(dir, 256<<10, 32<<10, "http://10.0.0.1:1/announce")
+	p, err := newPayload(t.Context(), dir, plain("x", 1, 0, 2, 256, "ours"), "http://10.0.0.1:1/announce")
 	if err != nil {
 		t.Fatal(err)
 	}
-	tor, err := readTorrent(p.torrent)
+	tor, err := readTorrent(p.imageTorrent())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if im, err := readImage(p.imageTorrent()); err != nil || im == nil || im.manifest.Pieces() != 8 {
+		t.Errorf("manifest %+v, %v; want one of 8 pieces", im, err)
 	}
 	if len(tor.Hashes) != 8 || tor.Length() != p.bytes {
 		t.Errorf("torrent of %d pieces and %d bytes; want 8 and %d", len(tor.Hashes), tor.Length(), p.bytes)
@@ -201,7 +326,7 @@ func TestPayload(t *testing.T) {
 
 // TestVictim wants a host that feeds another one killed, not the tail.
 func TestVictim(t *testing.T) {
-	r := &run{env: env{n: 5}, hosts: map[int]*proc{}}
+	r := &run{env: env{n: 5}, sc: scenario{n: 5}, hosts: map[int]*proc{}}
 	for i, parent := range map[int]string{1: "server", 2: "h001", 3: "h005", 4: "server", 5: "h004"} {
 		r.hosts[i] = &proc{parent: parent}
 	}
@@ -218,15 +343,76 @@ func TestVictim(t *testing.T) {
 
 // TestLines feeds a child's output in pieces.
 func TestLines(t *testing.T) {
-	p := &proc{words: map[string]time.Time{}}
-	for _, s := range []string{"REA", "DY\nPARENT \"h001\"\nDO", "NE {\"received\":5,\"switches\":1}\n"} {
+	p := &proc{words: map[string]time.Time{}, accused: map[string]time.Time{}, last: map[string]time.Time{}}
+	for _, s := range []string{"REA", "DY\nPARENT \"h001\"\nACCUSE \"h007\"\nFROM \"h008\"\nDO", "NE {\"received\":5,\"switches\":1}\n"} {
 		if _, err := p.Write([]byte(s)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	_, ready := p.said(lineReady)
 	_, done := p.said(lineDone)
-	if !ready || !done || p.parent != "h001" || p.note != (doneNote{5, 1}) {
+	if !ready || !done || p.parent != "h001" || p.note != (doneNote{5, 1, 0}) {
 		t.Errorf("ready %v, done %v, parent %q, note %+v", ready, done, p.parent, p.note)
+	}
+	if p.accused["h007"].IsZero() || p.last["h008"].IsZero() {
+		t.Errorf("accused %v, from %v; want h007 and h008", p.accused, p.last)
+	}
+}
+
+// TestSparse: the largest manifest's payload costs what its fresh cells cost,
+// and a difference in a hole is found.
+func TestSparse(t *testing.T) {
+	sc := memory()[1]
+	p, err := newPayload(t.Context(), t.TempDir(), sc, announceURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.cells != 262144 || p.frames < 0.45 || p.frames > 0.55 {
+		t.Errorf("%d cells, frames %.3f; want 262144 of which the fresh ones shrink by half", p.cells, p.frames)
+	}
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(other, p.bytes); err != nil {
+		t.Fatal(err)
+	}
+	if err := sameFile(p.file(), other); err == nil {
+		t.Error("an empty file counts as a copy")
+	}
+	if err := sameFile(p.file(), p.file()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSpoil: a bad host's copy differs in the share of the cells it was told.
+func TestSpoil(t *testing.T) {
+	dir := t.TempDir()
+	p, err := newPayload(t.Context(), dir, plain("x", 1, 0, 4, 16, "ours"), announceURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tor, err := readTorrent(p.imageTorrent())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for share, want := range map[float64]int{0.01: 2, 1: 256} {
+		f, err := os.Create(filepath.Join(dir, "copy"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums, err := spoil(helperArgs{Payload: p.file(), Share: share}, &member{torrent: tor, file: f})
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		wrong := 0
+		for i := range sums {
+			if sums[i] != tor.Hashes[i] {
+				wrong++
+			}
+		}
+		if wrong != want {
+			t.Errorf("share %v: %d of 256 cells are wrong; want %d", share, wrong, want)
+		}
 	}
 }

@@ -16,32 +16,39 @@ type act struct {
 	do func(context.Context) error
 }
 
-// disturbances are the acts of the options, in order of time.
+// disturbances are the acts of the scenario, in order of time.
 func (r *run) disturbances() []act {
-	ideal := r.opts.ideal()
-	var acts []act
-	if r.opts.late {
-		acts = append(acts, act{ideal * 3 / 10, func(context.Context) error {
+	ideal := r.sc.ideal()
+	if r.env.zip { // half time of what travels
+		ideal = time.Duration(float64(ideal) * r.env.payload.frames)
+	}
+	switch r.sc.disturbance {
+	case disturbLate:
+		return []act{{ideal * 3 / 10, func(context.Context) error {
 			for i := 1; i <= r.env.n; i++ {
-				if r.opts.isLate(i, r.env.n) {
-					if err := r.startHost(i); err != nil {
+				if r.sc.isLate(i) {
+					if err := r.hosts[i].let(); err != nil {
 						return err
 					}
 				}
 			}
 			return nil
-		}})
-	}
-	if r.opts.kill || r.opts.cut {
-		acts = append(acts, act{ideal / 2, func(ctx context.Context) error {
+		}}}
+	case disturbKill, disturbCut:
+		return []act{{ideal / 2, func(ctx context.Context) error {
 			r.gone = r.victim()
-			if r.opts.cut {
+			if r.sc.disturbance == disturbCut {
 				return r.room.cut(ctx, r.gone)
 			}
+			r.hosts[r.gone].watch()
 			return r.hosts[r.gone].Signal(syscall.SIGKILL)
-		}})
+		}}}
+	case disturbPartition:
+		at := ideal / 3
+		return []act{{at, func(ctx context.Context) error { return r.room.connect(ctx, false) }},
+			{at + partitionTime, func(ctx context.Context) error { return r.room.connect(ctx, true) }}}
 	}
-	return acts
+	return nil
 }
 
 // victim is the host in the middle that somebody fetches from, as far as the
@@ -53,7 +60,7 @@ func (r *run) victim() int {
 		p.mu.Lock()
 		parent, ok := strings.CutPrefix(p.parent, "h")
 		p.mu.Unlock()
-		if k, err := strconv.Atoi(parent); ok && err == nil && k != i && !r.opts.isLate(k, r.env.n) {
+		if k, err := strconv.Atoi(parent); ok && err == nil && k != i && !r.sc.isLate(k) {
 			feeds[k] = true
 		}
 	}
@@ -68,7 +75,49 @@ func (r *run) victim() int {
 	return best
 }
 
-// clock is /proc/stat's first line.
+// startBad lets the hosts with wrong bytes begin and waits until the tracker
+// knows them: they must be somebody's source.
+func (r *run) startBad(ctx context.Context) error {
+	for i := 1; i <= r.sc.bad; i++ {
+		if err := r.hosts[i].let(); err != nil {
+			return err
+		}
+		if err := r.until(ctx, fmt.Sprintf("bad host %d", i), r.hosts[i], r.hosts[i], lineParent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revoked is how long after the first word against it a bad host still fed
+// anybody: from the first accusation by anyone to the last byte taken by anyone,
+// the longest of the bad hosts that were found out. Negative: nobody was.
+func (r *run) revoked() time.Duration {
+	longest := -time.Second
+	for k := 1; k <= r.sc.bad; k++ {
+		name := hostID(k)
+		var first, last time.Time
+		for i, p := range r.hosts {
+			if r.sc.isBad(i) {
+				continue
+			}
+			p.mu.Lock()
+			if t, ok := p.accused[name]; ok && (first.IsZero() || t.Before(first)) {
+				first = t
+			}
+			if t := p.last[name]; t.After(last) {
+				last = t
+			}
+			p.mu.Unlock()
+		}
+		if !first.IsZero() {
+			longest = max(longest, last.Sub(first))
+		}
+	}
+	return longest
+}
+
+// clock is /proc/stat's first line, in ticks of 10 ms (USER_HZ, fixed on Linux).
 type clock struct{ idle, total int64 }
 
 func readClock() (clock, error) {
@@ -106,4 +155,9 @@ func (c clock) idleSince(before clock) float64 {
 		return 1
 	}
 	return float64(c.idle-before.idle) / float64(c.total-before.total)
+}
+
+// busySince is the processor time spent between two readings, by anybody.
+func (c clock) busySince(before clock) time.Duration {
+	return time.Duration((c.total-before.total)-(c.idle-before.idle)) * 10 * time.Millisecond
 }

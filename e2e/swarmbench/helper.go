@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,9 +20,14 @@ import (
 
 // Lines that helpers print for the bench.
 const (
+	lineGate   = "GATE" // loaded, waits for a line on standard input
 	lineReady  = "READY"
+	linePeer   = "PEER"   // of the standard tracker: a peer announced itself
 	lineDone   = "DONE"   // followed by a doneNote in JSON, or nothing
 	lineParent = "PARENT" // followed by a source's name
+	lineAccuse = "ACCUSE" // a source that sent a wrong piece
+	lineHave   = "HAVE"   // number of cells, with every report
+	lineFrom   = "FROM"   // a source that sent bytes just now
 )
 
 // Ports of the helpers.
@@ -36,20 +42,37 @@ const (
 type doneNote struct {
 	Received int64 `json:"received"` // payload bytes received, repetitions included; 0 = not known
 	Switches int   `json:"switches"`
+	Failures int   `json:"failures"` // pieces with a wrong hash
 }
 
 // helperArgs is a helper's command line, as JSON.
 type helperArgs struct {
-	Role     string // seed, host, stock-seed, stock-host, http-seed, http-host, tracker
-	ID       string
-	Addr     netip.Addr // of this host
-	Seed     netip.Addr // of host 0
-	Torrent  string
-	Dir      string // where the payload is, or is to go
-	Expect   int    // hosts that will join late (seed only)
-	Plain    bool   // let standard clients in and answer their announces (seed only)
-	CPUFile  string // pprof CPU profile to write, "" = none
-	Addition string // of the role
+	Role    string // one of roles
+	ID      string
+	Addr    netip.Addr // of this host
+	Seed    netip.Addr // of host 0
+	Torrent string     // image.torrent; manifest and frames lie beside it
+	Dir     string     // where the payload is, or is to go
+	CPUFile string     // pprof CPU profile to write, "" = none
+	LogFile string     // "" = none
+	Frames  bool       // compressed cells
+	TLS     bool
+
+	LinkMbit float64 // what it says its link's speed is, 0 = nothing
+
+	// Of the seed.
+	Expect int  // hosts that will join late
+	Plain  bool // let standard clients in and answer their announces
+
+	// Of a host.
+	Room   string
+	Fresh  int  // cells it lacks, 0 = all
+	Resume bool // look for good cells in a file that is there already
+	Watch  bool // say whom bytes come from
+
+	// Of a bad host.
+	Payload string  // the right content
+	Share   float64 // of the cells it has wrong
 }
 
 // helper is main of a child process; it ends with ctx.
@@ -63,8 +86,7 @@ func helper(ctx context.Context, arg string) error {
 		return err
 	}
 	roles := map[string]func(context.Context, helperArgs) error{
-		"seed": oursSeed, "host": oursHost, "stock-seed": stockClient, "stock-host": stockClient,
-		"http-seed": httpSeed, "http-host": httpHost, "tracker": listTracker,
+		"seed": oursSeed, "host": oursHost, "bad": badHost, "http-seed": httpSeed, "http-host": httpHost, "tracker": listTracker,
 	}
 	run, ok := roles[a.Role]
 	if !ok {
@@ -87,8 +109,22 @@ func say(word string, v any) error {
 	return err
 }
 
+// gate says that everything is loaded and waits to be let through.
+func gate() error {
+	if err := say(lineGate, nil); err != nil {
+		return err
+	}
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return fmt.Errorf("wait for the start: %w", err)
+	}
+	return nil
+}
+
 // httpSeed is the plain file server.
 func httpSeed(ctx context.Context, a helperArgs) error {
+	if err := gate(); err != nil {
+		return err
+	}
 	return serveHTTP(ctx, netip.AddrPortFrom(a.Addr, portHTTP), http.FileServer(http.Dir(a.Dir)))
 }
 
@@ -120,6 +156,9 @@ func httpHost(ctx context.Context, a helperArgs) error {
 	if err != nil {
 		return err
 	}
+	if err := gate(); err != nil {
+		return err
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
@@ -149,6 +188,9 @@ func listTracker(ctx context.Context, a helperArgs) error {
 	if err != nil {
 		return err
 	}
+	if err := gate(); err != nil {
+		return err
+	}
 	d := &list{infoHash: t.InfoHash, known: map[netip.AddrPort]bool{}}
 	return serveHTTP(ctx, netip.AddrPortFrom(a.Addr, portTracker), announce.New(d, quiet()))
 }
@@ -174,7 +216,7 @@ func (d *list) Peers(infoHash [20]byte, from netip.AddrPort, want int) (peers []
 	}
 	if !d.known[from] {
 		d.known[from] = true
-		if err := say("PEER", from.String()); err != nil {
+		if err := say(linePeer, from.String()); err != nil {
 			return nil, false // the bench is gone
 		}
 	}

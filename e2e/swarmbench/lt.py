@@ -9,9 +9,11 @@ settings = {"listen_interfaces": address + ":6881",
 if mode == "tuned":
     settings.update({"enable_outgoing_utp": False, "enable_incoming_utp": False, "unchoke_slots_limit": 4,
                      "seed_choking_algorithm": 1, "piece_extent_affinity": False, "mixed_mode_algorithm": 0})
-session = lt.session(settings)
 params = lt.add_torrent_params()
 params.ti, params.save_path = lt.torrent_info(torrent), folder
+print("GATE", flush=True)
+sys.stdin.readline()
+session = lt.session(settings)
 params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
 if role == "seed":
     params.flags |= lt.torrent_flags.seed_mode

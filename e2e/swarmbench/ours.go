@@ -10,21 +10,33 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime/pprof"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"labswarm/api"
-	"labswarm/images/metainfo"
-	"labswarm/swarm/peer"
 	"labswarm/tracker"
 	"labswarm/tracker/registry"
 )
 
-const reportEvery = 500 * time.Millisecond
+// serverID is the seed's name in the plan.
+const serverID = "server"
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// logger writes to a file as long as the process lives; an empty name to nowhere.
+func logger(file string) (*slog.Logger, error) {
+	if file == "" {
+		return quiet(), nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	return slog.New(slog.NewTextHandler(f, nil)), nil
+}
 
 // profile writes a CPU profile until stop is called; an empty name does nothing.
 func profile(file string) (stop func() error, err error) {
@@ -41,69 +53,22 @@ func profile(file string) (stop func() error, err error) {
 	return func() error { pprof.StopCPUProfile(); return f.Close() }, nil
 }
 
-// disk is a peer.Storage on a file in tmpfs.
-type disk struct {
-	f    *os.File
-	cell int64
-	full bool
-}
-
-func (d disk) Have(int) bool { return d.full }
-
-func (d disk) ReadPiece(i int, buf []byte) error {
-	_, err := d.f.ReadAt(buf, int64(i)*d.cell)
-	return err
-}
-
-func (d disk) WritePiece(i int, buf []byte) error {
-	_, err := d.f.WriteAt(buf, int64(i)*d.cell)
-	return err
-}
-
-// newNode makes the real data plane of one host.
-func newNode(ctx context.Context, a helperArgs, t *metainfo.Torrent, seed bool) (*peer.Node, *os.File, error) {
-	flags := os.O_RDWR | os.O_CREATE
-	if seed {
-		flags = os.O_RDONLY
-	}
-	f, err := os.OpenFile(filepath.Join(a.Dir, payloadName), flags, 0o600)
-	if err != nil {
-		return nil, nil, err
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(a.Addr, portPeer).String())
-	if err != nil {
-		return nil, nil, errors.Join(err, f.Close())
-	}
-	cfg := peer.Config{
-		InfoHash: t.InfoHash, Pieces: len(t.Hashes), PieceLen: t.PieceLength, Hash: func(i int) [20]byte { return t.Hashes[i] },
-		Storage: disk{f, t.PieceLength, seed}, Listener: l, Seed: seed, PlainPeers: a.Plain,
-	}
-	copy(cfg.PeerID[:], fmt.Sprintf("-LS0001-%012s", a.ID))
-	n, err := peer.New(cfg)
-	if err != nil {
-		return nil, nil, errors.Join(err, l.Close(), f.Close())
-	}
-	return n, f, nil
-}
-
 // oursSeed is the server: seed, tracker and the control connections.
 func oursSeed(ctx context.Context, a helperArgs) error {
-	t, err := readTorrent(a.Torrent)
+	m, err := openSeed(ctx, a)
 	if err != nil {
 		return err
 	}
-	n, f, err := newNode(ctx, a, t, true)
-	if err != nil {
+	if err := gate(); err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
-	tr := tracker.New(quiet())
-	if err := tr.AddSwarm(tracker.SwarmSpec{InfoHash: t.InfoHash, Name: "bench", Pieces: len(t.Hashes),
-		Seeds: []registry.Seed{{ID: "server", Addr: netip.AddrPortFrom(a.Addr, portPeer)}}}); err != nil {
+	ih := m.torrent.InfoHash
+	tr := tracker.New(m.log)
+	if err := tr.AddSwarm(tracker.SwarmSpec{InfoHash: ih, Name: "bench", Pieces: len(m.torrent.Hashes),
+		Seeds: []registry.Seed{{ID: serverID, Addr: netip.AddrPortFrom(a.Addr, portPeer), LinkMbps: int(a.LinkMbit)}}}); err != nil {
 		return err
 	}
-	tr.Expect(t.InfoHash, a.Expect)
+	tr.Expect(ih, a.Expect)
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(a.Addr, portControl).String())
 	if err != nil {
@@ -114,10 +79,10 @@ func oursSeed(ctx context.Context, a helperArgs) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { errs <- n.Run(ctx) })
+	wg.Go(func() { errs <- m.Run(ctx) })
 	wg.Go(func() { errs <- tr.Run(ctx) })
 	wg.Go(func() { <-ctx.Done(); _ = l.Close() }) // ends acceptHosts
-	wg.Go(func() { acceptHosts(ctx, l, tr, t.InfoHash) })
+	wg.Go(func() { acceptHosts(ctx, l, tr, ih) })
 	if a.Plain { // it says READY itself
 		return serveHTTP(ctx, netip.AddrPortFrom(a.Addr, portTracker), tr.Handler())
 	}
@@ -154,6 +119,9 @@ func acceptHosts(ctx context.Context, l net.Listener, tr *tracker.Tracker, ih [2
 // assignments to the host, JSON lines both ways.
 func serveHost(ctx context.Context, c net.Conn, tr *tracker.Tracker, ih [20]byte) error {
 	defer c.Close() //nolint:errcheck // the connection's end is the host's
+	if err := impatient(c); err != nil {
+		return err
+	}
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	in := bufio.NewScanner(c)
@@ -186,88 +154,21 @@ func serveHost(ctx context.Context, c net.Conn, tr *tracker.Tracker, ih [20]byte
 	return nil // a host that dies says nothing: the tracker finds out by its silence
 }
 
-// oursHost is one host: a node steered over the control connection.
-func oursHost(ctx context.Context, a helperArgs) error {
-	t, err := readTorrent(a.Torrent)
+// impatient lets a control connection fail within seconds when nothing comes
+// back, as the agent's HTTP requests do.
+func impatient(c net.Conn) error {
+	const patience = 4 * time.Second
+	tc, ok := c.(*net.TCPConn)
+	if !ok {
+		return fmt.Errorf("control connection of type %T", c)
+	}
+	rc, err := tc.SyscallConn()
 	if err != nil {
 		return err
 	}
-	n, f, err := newNode(ctx, a, t, false)
-	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // compared by the bench
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a.Seed, portControl).String())
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	ended := make(chan error, 1)
-	wg.Go(func() { ended <- n.Run(ctx) })
-	wg.Go(func() { <-ctx.Done(); _ = c.Close() })
-	wg.Go(func() { follow(c, n) })
-	rep := json.NewEncoder(c)
-	tick := time.NewTicker(reportEvery)
-	defer tick.Stop()
-	done := n.Done()
-	lost := false
-	for {
-		if !lost && rep.Encode(reportOf(a, n)) != nil {
-			lost = true // the node goes on with what it was told last
-		}
-		select {
-		case <-tick.C:
-		case <-done:
-			done = nil
-			s := n.Stats()
-			if err := say(lineDone, doneNote{Received: s.BytesFromPeers + s.BytesFromServer, Switches: s.Switches}); err != nil {
-				return err
-			}
-		case err := <-ended:
-			return err
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-func reportOf(a helperArgs, n *peer.Node) tracker.HostReport {
-	s := n.Stats()
-	return tracker.HostReport{
-		HostID: a.ID, Addr: netip.AddrPortFrom(a.Addr, portPeer), Room: "bench", Have: s.Have, Front: s.Front, Done: s.Have == s.Pieces,
-		RateBps: s.RateBps, Parent: s.Parent, ParentSlow: len(s.Rejected) > 0, Rejected: s.Rejected,
-	}
-}
-
-// follow hands assignments to the node until the connection ends.
-func follow(c net.Conn, n *peer.Node) {
-	in := bufio.NewScanner(c)
-	for in.Scan() {
-		var a api.Assignment
-		if err := json.Unmarshal(in.Bytes(), &a); err != nil {
-			fmt.Fprintln(os.Stderr, "read assignment:", err)
-			return
-		}
-		src := peer.Assignment{Parent: source(a.Parent)}
-		for _, f := range a.Fallbacks {
-			src.Fallbacks = append(src.Fallbacks, source(f))
-		}
-		n.SetSources(src)
-		if say(lineParent, a.Parent.HostID) != nil {
-			return
-		}
-	}
-}
-
-// source reads a reference; one without an address is no source.
-func source(r api.PeerRef) peer.Peer {
-	addr, err := netip.ParseAddrPort(r.Addr)
-	if err != nil {
-		return peer.Peer{}
-	}
-	return peer.Peer{Addr: addr, ID: r.HostID, Server: r.Server}
+	var serr error
+	err = rc.Control(func(fd uintptr) {
+		serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(patience.Milliseconds()))
+	})
+	return errors.Join(err, serr)
 }

@@ -19,13 +19,15 @@ const (
 	ifName    = "eth0" // in every host's namespace
 	portQueue = "512k" // port buffer of a cheap switch
 	arpLimit  = 60     // hosts from which the ARP entries are static
+	slowBy    = 10     // a slow host's link has this part of the rate
 )
 
-// room is one network: namespace 0 is the seed's, 1 to n the hosts', all on one
-// bridge in a namespace of its own, every link shaped at both ends.
+// room is one network: namespace 0 is the seed's, 1 to n the hosts', every link
+// shaped at both ends. Each classroom is a bridge; all of them lie in a namespace
+// of their own, and the second hangs on the first by an uplink of link rate.
 type room struct {
-	n      int
-	bridge string
+	sc     scenario
+	bridge string   // namespace of the bridges
 	hosts  []string // namespace names
 }
 
@@ -34,11 +36,9 @@ func addrOf(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 78, byte((i + 1) >> 8), byte(i + 1)})
 }
 
-// newRoom builds the network. mbit 0 leaves links unshaped; slow names the host
-// whose link has a tenth of the rate, 0 = none. close must be called also when
-// it fails.
-func newRoom(ctx context.Context, n int, mbit float64, slow int) (*room, error) {
-	r := &room{n: n}
+// newRoom builds the network. close must be called also when it fails.
+func newRoom(ctx context.Context, sc scenario) (*room, error) {
+	r := &room{sc: sc}
 	var err error
 	if r.bridge, err = testnet.OwnName("bridge"); err != nil {
 		return r, err
@@ -46,24 +46,38 @@ func newRoom(ctx context.Context, n int, mbit float64, slow int) (*room, error) 
 	if err := command(ctx, "", "ip", "netns", "add", r.bridge); err != nil {
 		return r, err
 	}
-	if err := command(ctx, "link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set br0 up\n",
-		"ip", "-n", r.bridge, "-batch", "-"); err != nil {
+	var b strings.Builder
+	for k := range max(sc.rooms, 1) {
+		fmt.Fprintf(&b, "link add br%d type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set br%d up\n", k, k)
+	}
+	if sc.rooms > 1 {
+		fmt.Fprintf(&b, "link add %s type veth peer name %s\nlink set %s master br0 up\nlink set %s master br1 up\n", uplink(0), uplink(1), uplink(0), uplink(1))
+	}
+	if err := command(ctx, b.String(), "ip", "-n", r.bridge, "-batch", "-"); err != nil {
 		return r, err
 	}
-	for i := range n + 1 {
-		rate := mbit
-		if i == slow && i > 0 {
-			rate /= 10
+	if sc.rooms > 1 && sc.mbit > 0 {
+		if err := command(ctx, shaping(uplink(0), sc.mbit)+shaping(uplink(1), sc.mbit), "tc", "-n", r.bridge, "-batch", "-"); err != nil {
+			return r, err
+		}
+	}
+	for i := range sc.n + 1 {
+		rate := sc.mbit
+		if i == sc.slowHost() && i > 0 {
+			rate /= slowBy
 		}
 		if err := r.addHost(ctx, i, rate); err != nil {
 			return r, err
 		}
 	}
-	if n > arpLimit {
+	if sc.n > arpLimit {
 		return r, r.staticARP(ctx)
 	}
 	return r, nil
 }
+
+// uplink is one end of the link between the rooms: the end in room k.
+func uplink(k int) string { return "up" + strconv.Itoa(k) }
 
 func (r *room) addHost(ctx context.Context, i int, mbit float64) error {
 	ns, err := testnet.OwnName("h" + strconv.Itoa(i))
@@ -79,7 +93,7 @@ func (r *room) addHost(ctx context.Context, i int, mbit float64) error {
 		ifName, macOf(i), port, r.bridge, addrOf(i), ifName, ifName, ifName), "ip", "-n", ns, "-batch", "-"); err != nil {
 		return err
 	}
-	if err := command(ctx, fmt.Sprintf("link set %s master br0 up\n", port), "ip", "-n", r.bridge, "-batch", "-"); err != nil {
+	if err := command(ctx, fmt.Sprintf("link set %s master br%d up\n", port, r.sc.roomOf(i)), "ip", "-n", r.bridge, "-batch", "-"); err != nil {
 		return err
 	}
 	if mbit <= 0 {
@@ -126,12 +140,46 @@ func (r *room) cut(ctx context.Context, i int) error {
 	return command(ctx, "", "ip", "-n", r.bridge, "link", "set", portOf(i), "down")
 }
 
+// unshape lets host i send and receive as fast as it can.
+func (r *room) unshape(ctx context.Context, i int) error {
+	if r.sc.mbit == 0 {
+		return nil
+	}
+	return errors.Join(command(ctx, "", "tc", "-n", r.hosts[i], "qdisc", "del", "dev", ifName, "root"),
+		command(ctx, "", "tc", "-n", r.bridge, "qdisc", "del", "dev", portOf(i), "root"))
+}
+
+// connect takes the link between the rooms down or up again.
+func (r *room) connect(ctx context.Context, up bool) error {
+	state := "down"
+	if up {
+		state = "up"
+	}
+	return command(ctx, "", "ip", "-n", r.bridge, "link", "set", uplink(0), state)
+}
+
 // sent is the number of bytes host i's interface has sent since it exists,
 // frame headers and repetitions included.
 func (r *room) sent(ctx context.Context, i int) (int64, error) {
-	out, err := exec.CommandContext(ctx, "ip", "netns", "exec", r.hosts[i], "cat", "/sys/class/net/"+ifName+"/statistics/tx_bytes").Output()
+	return counter(ctx, r.hosts[i], ifName)
+}
+
+// crossed is the number of bytes sent over the uplink: into the second room, and
+// out of it. Nothing without one.
+func (r *room) crossed(ctx context.Context) (c [2]int64, err error) {
+	for k := range c {
+		if r.sc.rooms > 1 && err == nil {
+			c[k], err = counter(ctx, r.bridge, uplink(k))
+		}
+	}
+	return c, err
+}
+
+// counter reads how many bytes an interface has sent.
+func counter(ctx context.Context, ns, dev string) (int64, error) {
+	out, err := exec.CommandContext(ctx, "ip", "netns", "exec", ns, "cat", "/sys/class/net/"+dev+"/statistics/tx_bytes").Output()
 	if err != nil {
-		return 0, fmt.Errorf("read byte counter of host %d: %w", i, err)
+		return 0, fmt.Errorf("read byte counter of %s in %s: %w", dev, ns, err)
 	}
 	return strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
 }

@@ -11,61 +11,71 @@ import (
 	"time"
 )
 
-// minIdle is the share of processor time that must have stayed idle for a
-// shaped row to say something of the network (swarm.md section 7).
-const minIdle = 0.2
-
 // row is one line of the table. Figures that were not or could not be measured
 // are null.
 type row struct {
+	Scenario   string   `json:"scenario"`
 	Scheme     string   `json:"scheme"`
 	N          int      `json:"n"`
-	Mbit       float64  `json:"mbit"` // 0: unshaped
-	Bytes      int64    `json:"bytes"`
-	Cells      int      `json:"cells"`
+	Mbit       float64  `json:"mbit"`          // 0: unshaped
+	Bytes      int64    `json:"bytes"`         // that travel to each host, plain
+	Cells      int      `json:"cells"`         // of the torrent
 	Ratio      *float64 `json:"ratio"`         // last host's time over payload / link rate
 	MeanRatio  *float64 `json:"mean_ratio"`    // the same, mean of the hosts
-	SeedCopies *float64 `json:"seed_copies"`   // bytes on the seed's wire over the payload
+	SeedCopies *float64 `json:"seed_copies"`   // bytes on the seed's wire over the payload (or its frames)
 	CPUPerGiB  *float64 `json:"cpu_s_per_gib"` // of all processes per GiB delivered
 	RSSMiB     *float64 `json:"rss_mib"`       // peak of the largest host
 	Duplicates *float64 `json:"duplicates"`    // payload received more than once, share of the payload
 	Idle       *float64 `json:"idle"`          // of this machine's processors, mean of the run
 
+	Limit   *float64 `json:"limit"` // of the ratio; null: none
+	OK      *bool    `json:"ok"`    // all checks; null: there are none, or the row is invalid
+	Invalid bool     `json:"invalid"`
+	Checks  []check  `json:"checks,omitempty"`
+
+	Data        string   `json:"data"`
+	Frames      *float64 `json:"frames,omitempty"` // length of the frames over that of their cells
 	Disturbance string   `json:"disturbance,omitempty"`
 	LateRatio   *float64 `json:"late_ratio,omitempty"` // of late hosts, after their own start
-	SlowRatio   *float64 `json:"slow_ratio,omitempty"`
+	SlowHave    *float64 `json:"slow_have,omitempty"`  // share that the slow host held when the others were done
+	UplinkIn    *float64 `json:"uplink_in,omitempty"`  // bytes into the second room over the payload
+	UplinkOut   *float64 `json:"uplink_out,omitempty"` // bytes out of it
+	Revoked     *float64 `json:"revoked_s,omitempty"`  // from the first accusation to the last byte from that host
+	Failures    int      `json:"hash_failures,omitempty"`
+	Others      *float64 `json:"others"` // share of the processors that others took
 	Seconds     *float64 `json:"seconds"`
 	MBps        *float64 `json:"mb_per_s"` // payload per host and second
 	SeedRSSMiB  *float64 `json:"seed_rss_mib"`
 	Switches    int      `json:"switches,omitempty"`
-	Invalid     bool     `json:"invalid"` // CPU-bound: no figure of the network
 	Note        string   `json:"note,omitempty"`
 }
 
-// limit is what the issue asks of a raw row: 1.08 + N/cells, with the allowance
-// of its disturbance.
-func limit(n, cells int, disturbance string) float64 {
-	l := 1.08 + float64(n)/float64(cells)
-	switch disturbance {
-	case "kill":
-		l += 0.04
-	case "cut":
-		l += 0.08
+// newRow is a row without figures.
+func newRow(sc scenario, s scheme, p payload) row {
+	r := row{Scenario: sc.name, Scheme: s.name, N: sc.n, Mbit: sc.mbit, Bytes: sc.bytes(), Cells: sc.cells(), Data: sc.data, Disturbance: sc.disturbance}
+	if s.zip && p.frames > 0 {
+		r.Frames = &p.frames
 	}
-	return l
+	return r
 }
 
 // sample is what was measured of one run.
 type sample struct {
 	took     []time.Duration // since their own start, of hosts that are neither late nor slow
 	late     []time.Duration
-	slow     []time.Duration
+	slow     int           // hosts, not measured
+	slowHave float64       // share of the cells it held when the others were done, as it said last
 	sent     int64         // by the seed
-	cpu      time.Duration // of all processes
+	crossed  [2]int64      // over the uplink: into the second room, out of it
+	cpu      time.Duration // of all processes, since they were let through
+	others   time.Duration // of anybody else meanwhile
+	wall     int64         // ticks of all processors
 	rss      int64         // bytes, largest host
 	seedRSS  int64
 	received int64 // payload bytes, all hosts; 0 = not known
 	switches int
+	failures int           // pieces with a wrong hash
+	revoked  time.Duration // see run.revoked
 	idle     float64
 }
 
@@ -86,22 +96,33 @@ func (r *row) fill(s sample) {
 			l, _ := stats(s.late)
 			r.LateRatio = ptr(l / ideal)
 		}
-		if len(s.slow) > 0 {
-			l, _ := stats(s.slow)
-			r.SlowRatio = ptr(l / ideal)
+		if s.slow > 0 {
+			r.SlowHave = &s.slowHave
 		}
-		r.Invalid = s.idle < minIdle
 	}
-	delivered := float64(r.Bytes) * float64(len(s.took)+len(s.late)+len(s.slow))
-	r.SeedCopies = ptr(float64(s.sent) / float64(r.Bytes))
+	delivered := float64(r.Bytes) * (float64(len(s.took)+len(s.late)) + s.slowHave)
+	travels := float64(r.Bytes)
+	if r.Frames != nil {
+		travels *= *r.Frames
+	}
+	r.SeedCopies = ptr(float64(s.sent) / travels)
+	if s.crossed != [2]int64{} {
+		r.UplinkIn, r.UplinkOut = ptr(float64(s.crossed[0])/travels), ptr(float64(s.crossed[1])/travels)
+	}
 	if delivered > 0 {
 		r.CPUPerGiB = ptr(s.cpu.Seconds() / (delivered / (1 << 30)))
-		if s.received > 0 {
+		if s.received > 0 && s.slow == 0 {
 			r.Duplicates = ptr(max(0, float64(s.received)/delivered-1))
 		}
 	}
+	if s.wall > 0 {
+		r.Others = ptr(max(0, s.others.Seconds()) / (float64(s.wall) / 100))
+	}
+	if s.failures > 0 && s.revoked >= 0 {
+		r.Revoked = ptr(s.revoked.Seconds())
+	}
 	r.RSSMiB, r.SeedRSSMiB = ptr(float64(s.rss)/(1<<20)), ptr(float64(s.seedRSS)/(1<<20))
-	r.Idle, r.Switches = ptr(s.idle), s.switches
+	r.Idle, r.Switches, r.Failures = ptr(s.idle), s.switches, s.failures
 }
 
 func ptr(f float64) *float64 { return &f }
@@ -145,7 +166,7 @@ func (r report) print(w io.Writer) error {
 	line := func(cells ...string) {
 		fmt.Fprintln(tw, "| "+strings.Join(cells, "\t| ")+"\t|") //nolint:errcheck // Flush reports it
 	}
-	head := []string{"scheme", "N", "Mbit/s", "MiB", "cells", "ratio", "mean", "limit", "seed copies", "CPU s/GiB", "RSS MiB", "dup %", "idle", "s", "MB/s", "note"}
+	head := []string{"scenario", "scheme", "N", "Mbit/s", "MiB", "cells", "ratio", "mean", "limit", "ok", "seed copies", "CPU s/GiB", "RSS MiB", "dup %", "idle", "s", "MB/s", "note"}
 	line(head...)
 	line(strings.Split(strings.Repeat("---,", len(head)-1)+"---", ",")...)
 	for _, x := range r.Rows {
@@ -156,45 +177,52 @@ func (r report) print(w io.Writer) error {
 
 // cells are r's table cells.
 func (r row) cells() []string {
-	rate, lim := "-", "-"
+	rate := "-"
 	if r.Mbit > 0 {
 		rate = fmt.Sprintf("%g", r.Mbit)
-	}
-	if r.Mbit > 0 && r.Scheme == "ours" {
-		lim = fmt.Sprintf("%.3f", limit(r.N, r.Cells, r.Disturbance))
 	}
 	dup := r.Duplicates
 	if dup != nil {
 		dup = ptr(*dup * 100)
 	}
-	return []string{r.Scheme, fmt.Sprint(r.N), rate, fmt.Sprint(r.Bytes >> 20), fmt.Sprint(r.Cells),
-		show(r.Ratio, 3), show(r.MeanRatio, 3), lim, show(r.SeedCopies, 3), show(r.CPUPerGiB, 2), show(r.RSSMiB, 0),
+	return []string{r.Scenario, r.Scheme, fmt.Sprint(r.N), rate, fmt.Sprint(r.Bytes >> 20), fmt.Sprint(r.Cells),
+		show(r.Ratio, 3), show(r.MeanRatio, 3), r.limitText(), r.verdict(), show(r.SeedCopies, 3), show(r.CPUPerGiB, 2), show(r.RSSMiB, 0),
 		show(dup, 2), show(r.Idle, 2), show(r.Seconds, 1), show(r.MBps, 1), r.remark()}
 }
 
 // remark is the last column: what makes the row special, the worst first.
 func (r row) remark() string {
 	var out []string
-	if r.Invalid {
-		out = append(out, "INVALID: CPU-bound")
+	add := func(f *float64, format string) {
+		if f != nil {
+			out = append(out, fmt.Sprintf(format, *f))
+		}
+	}
+	if r.Invalid && r.Mbit > 0 {
+		out = append(out, "CPU-bound")
+	} else if r.Invalid {
+		add(r.Others, "others took %.2f of the processors")
 	}
 	if r.Note != "" {
 		out = append(out, r.Note)
 	}
-	if r.Disturbance != "" {
-		out = append(out, r.Disturbance)
+	if m := r.missed(); m != "" {
+		out = append(out, m)
 	}
-	if r.LateRatio != nil {
-		out = append(out, "late hosts "+show(r.LateRatio, 3))
+	if r.Data != dataRandom {
+		out = append(out, r.Data)
 	}
-	if r.SlowRatio != nil {
-		out = append(out, "slow host "+show(r.SlowRatio, 2))
+	add(r.Frames, "frames %.3f")
+	add(r.LateRatio, "late hosts %.3f")
+	add(r.SlowHave, "slow host held %.2f of it")
+	add(r.UplinkIn, "uplink in %.3f")
+	add(r.UplinkOut, "out %.3f")
+	add(r.Revoked, "revoked after %.2f s")
+	if r.Failures > 0 {
+		out = append(out, fmt.Sprintf("%d wrong pieces thrown away", r.Failures))
 	}
 	if r.Switches > 0 {
 		out = append(out, fmt.Sprintf("%d switches", r.Switches))
-	}
-	if r.Scheme == "ours" && r.Ratio != nil && !r.Invalid && *r.Ratio > limit(r.N, r.Cells, r.Disturbance) {
-		out = append(out, "ABOVE LIMIT")
 	}
 	return strings.Join(out, "; ")
 }
