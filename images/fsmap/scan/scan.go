@@ -45,8 +45,8 @@ func Fill(r io.ReaderAt, off int64, b []byte) error {
 	return fmt.Errorf("read %d bytes at %d: %w", len(b), off, err)
 }
 
-// maxList limits what a Builder holds: 16 MiB, and a quarter of what one image takes (manifest.MaxExtents).
-const maxList = manifest.MaxExtents / 4
+// maxList limits what a Builder holds: 8 MiB, and an eighth of what one image takes (manifest.MaxExtents).
+const maxList = manifest.MaxExtents / 8
 
 // Builder collects extents in any order. When a filesystem is so fragmented that they become too many, it closes the
 // smallest gaps between them: the result is then larger than what was added, never smaller.
@@ -60,9 +60,11 @@ func (b *Builder) Add(off, n int64) {
 	if n <= 0 {
 		return
 	}
-	if k := len(b.list); k > 0 && b.list[k-1].End() == off {
-		b.list[k-1].Len += n
-		return
+	if k := len(b.list); k > 0 {
+		if last := &b.list[k-1]; off >= last.End() && off-last.End() <= b.gap {
+			last.Len = off + n - last.Off
+			return
+		}
 	}
 	if len(b.list) >= maxList {
 		b.shrink()
