@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"labswarm/images/fsmap/exfat"
 	"labswarm/images/fsmap/ext"
 	"labswarm/images/fsmap/fat"
 	"labswarm/images/fsmap/ntfs"
@@ -63,7 +64,7 @@ func kinds(r io.ReaderAt, b []byte) []kind {
 	}
 	page, _ := swap.Detect(r)
 	add(ntfs.Is(b), "ntfs", ntfs.Used)
-	add(bytes.Equal(b[3:11], []byte("EXFAT   ")), "exfat", display(manifest.UsedMap{FS: "exfat", UUID: fmt.Sprintf("%04X-%04X", le.Uint16(b[102:]), le.Uint16(b[100:]))}))
+	add(exfat.Is(b), "exfat", exfat.Used)
 	add(bytes.HasPrefix(b, []byte("XFSB")), "xfs", display(manifest.UsedMap{FS: "xfs", UUID: manifest.UUIDText(b[32:48]), Label: manifest.CleanText(b[108:120])}))
 	add(le.Uint16(b[1024+56:]) == ext.Magic, "ext4", ext.Used)
 	add(page != 0, "swap", swap.Used)

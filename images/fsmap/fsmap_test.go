@@ -361,7 +361,7 @@ func TestDetect(t *testing.T) {
 		"xfs":     mk(320*MiB, "xfsprogs", "mkfs.xfs", "-q"),
 		"btrfs":   mk(128*MiB, "btrfs-progs", "mkfs.btrfs", "-q"),
 		"luks":    patch(t, k, k.Sparse("luks", MiB), 0, []byte("LUKS\xba\xbe\x00\x02")...),
-		"exfat":   patch(t, k, k.Sparse("exfat", MiB), 3, []byte("EXFAT   ")...),
+		"exfat":   patch(t, k, k.Sparse("exfat", MiB), 3, []byte("EXFAT   ")...), // without anything behind it
 		"lvm":     patch(t, k, k.Sparse("lvm", MiB), 512, append(append([]byte("LABELONE"), make([]byte, 16)...), "LVM2 001"...)...),
 		"unknown": k.Sparse("none", 3*512),
 	} {
