@@ -13,10 +13,14 @@ import (
 	"labswarm/images/fsmap/ntfs"
 	"labswarm/images/fsmap/scan"
 	"labswarm/images/fsmap/swap"
+	"labswarm/images/fsmap/xfs"
 	"labswarm/images/manifest"
 )
 
-var le = binary.LittleEndian
+var (
+	le = binary.LittleEndian
+	be = binary.BigEndian
+)
 
 // head is how much of a partition the magics at its start lie in.
 const head = 128 << 10
@@ -65,7 +69,7 @@ func kinds(r io.ReaderAt, b []byte) []kind {
 	page, _ := swap.Detect(r)
 	add(ntfs.Is(b), "ntfs", ntfs.Used)
 	add(exfat.Is(b), "exfat", exfat.Used)
-	add(bytes.HasPrefix(b, []byte("XFSB")), "xfs", display(manifest.UsedMap{FS: "xfs", UUID: manifest.UUIDText(b[32:48]), Label: manifest.CleanText(b[108:120])}))
+	add(xfs.Is(b), "xfs", xfs.Used)
 	add(le.Uint16(b[1024+56:]) == ext.Magic, "ext4", ext.Used)
 	add(page != 0, "swap", swap.Used)
 	add(bytes.Equal(b[65600:65608], []byte("_BHRfS_M")), "btrfs", display(manifest.UsedMap{FS: "btrfs", UUID: manifest.UUIDText(b[65568:65584]), Label: manifest.CleanText(b[65835:66091])}))

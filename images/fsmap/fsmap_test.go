@@ -358,7 +358,6 @@ func TestDetect(t *testing.T) {
 		return img
 	}
 	for want, img := range map[string]string{
-		"xfs":     mk(320*MiB, "xfsprogs", "mkfs.xfs", "-q"),
 		"btrfs":   mk(128*MiB, "btrfs-progs", "mkfs.btrfs", "-q"),
 		"luks":    patch(t, k, k.Sparse("luks", MiB), 0, []byte("LUKS\xba\xbe\x00\x02")...),
 		"exfat":   patch(t, k, k.Sparse("exfat", MiB), 3, []byte("EXFAT   ")...), // without anything behind it
