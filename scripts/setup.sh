@@ -42,6 +42,11 @@ grub-mkimage grub-common
 /usr/lib/grub/i386-pc/boot.img grub-pc-bin
 mkfs.ntfs ntfs-3g
 mkfs.xfs xfsprogs
+mkfs.btrfs btrfs-progs
+mkfs.exfat exfatprogs
+partclone.ntfs partclone
+ntfs-3g ntfs-3g
+mount.exfat-fuse exfat-fuse
 losetup mount
 ps procps
 tmux tmux

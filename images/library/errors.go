@@ -46,8 +46,9 @@ func (e *NoSpaceError) Error() string {
 
 // Names of the guards that ImportOptions.Force may override.
 const (
-	ForceDirty     = "dirty"     // a filesystem was not unmounted cleanly
-	ForceUnchanged = "unchanged" // the content equals the newest version
+	ForceDirty      = "dirty"      // a filesystem was not unmounted cleanly
+	ForceHibernated = "hibernated" // a sleeping system will go on with a filesystem
+	ForceUnchanged  = "unchanged"  // the content equals the newest version
 )
 
 // Finding is one reason not to make an image of a disk.

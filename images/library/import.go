@@ -17,7 +17,7 @@ type ImportOptions struct {
 	Name     string   // image name
 	File     string   // raw disk: a file or a block device, only read
 	Cell     int64    // cell size in bytes; 0 = that of the image's newest version, else by size
-	Force    []string // guards to override: ForceDirty, ForceUnchanged
+	Force    []string // guards to override: ForceDirty, ForceHibernated, ForceUnchanged
 	OSHint   string   // free text for people
 	Codec    string   // CodecZstd (also "") makes the frame store, CodecNone does not
 	Progress func(Progress)
@@ -87,8 +87,8 @@ func (l *Library) checkOptions(o *ImportOptions) error {
 		return fmt.Errorf("import image %s: cell size %s is not one of 256 KiB, 1 MiB, 2 MiB and 4 MiB", o.Name, units.FormatBytes(o.Cell))
 	}
 	for _, f := range o.Force {
-		if f != ForceDirty && f != ForceUnchanged {
-			return fmt.Errorf("import image %s: --force=%s is unknown; there are %s and %s", o.Name, f, ForceDirty, ForceUnchanged)
+		if f != ForceDirty && f != ForceHibernated && f != ForceUnchanged {
+			return fmt.Errorf("import image %s: --force=%s is unknown; there are %s, %s and %s", o.Name, f, ForceDirty, ForceHibernated, ForceUnchanged)
 		}
 	}
 	if o.Codec == "" {

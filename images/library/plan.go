@@ -19,7 +19,7 @@ type plan struct {
 	used  []manifest.Extent
 	boot  string
 	warn  []string
-	force []string // guards that were needed
+	force []string // guards that were needed, each with what it overrode
 }
 
 // makePlan reads the partition table and the used maps, and applies the guards.
@@ -59,22 +59,29 @@ func (p *plan) addPart(s *source, e part.Entry, force []string) ([]Finding, erro
 	um, err := partMap(s, e)
 	var tooBig *fsmap.TooBigError
 	var locked fsmap.BitLockerError
+	var spans *fsmap.SpanError
 	switch {
-	case errors.As(err, &tooBig), errors.As(err, &locked):
+	case errors.As(err, &tooBig), errors.As(err, &locked), errors.As(err, &spans):
 		return []Finding{{Part: e.N, FS: um.FS, Text: err.Error()}}, nil
 	case err != nil:
 		return nil, err
-	case !um.Clean && !slices.Contains(force, ForceDirty):
-		return []Finding{{Part: e.N, FS: um.FS, Guard: ForceDirty, Text: um.Why}}, nil
-	case !um.Clean && !slices.Contains(p.force, ForceDirty):
-		p.force = append(p.force, ForceDirty)
+	case um.State != manifest.StateClean:
+		guard := ForceDirty
+		if um.State == manifest.StateHibernated {
+			guard = ForceHibernated
+		}
+		if !slices.Contains(force, guard) {
+			return []Finding{{Part: e.N, FS: um.FS, Guard: guard, Text: um.Why}}, nil
+		}
+		// The reason stays with the image for ever, cut to what a manifest takes.
+		p.force = append(p.force, fmt.Sprintf("%s: partition %d (%s): %.160s", guard, e.N, um.FS, um.Why))
 	}
 	if um.Why != "" {
 		p.warn = append(p.warn, fmt.Sprintf("partition %d (%s): %s", e.N, um.FS, um.Why))
 	}
 	p.parts = append(p.parts, manifest.Part{
 		N: e.N, Start: e.Start, Size: e.Size, Type: e.Type, GUID: e.GUID, Attrs: fmt.Sprintf("%016x", e.Attrs), Name: e.Name,
-		FS: um.FS, FSUUID: um.UUID, FSLabel: um.Label, Map: um.Kind, Clean: um.Clean,
+		FS: um.FS, FSUUID: um.UUID, FSLabel: um.Label, Map: um.Kind, Clean: um.State == manifest.StateClean,
 		UsedBytes: manifest.Sum(um.Extents), OS: osOf(um.FS),
 	})
 	for _, x := range um.Extents {
@@ -86,9 +93,9 @@ func (p *plan) addPart(s *source, e part.Entry, force []string) ([]Finding, erro
 func partMap(s *source, e part.Entry) (manifest.UsedMap, error) {
 	switch e.Type {
 	case part.TypeMSR: // reserved by Windows, never holds anything
-		return manifest.UsedMap{FS: "none", Kind: "none", Clean: true}, nil
+		return manifest.UsedMap{FS: "none", Kind: "none", State: manifest.StateClean}, nil
 	case part.TypeBIOSBoot: // GRUB's core image, no filesystem
-		return manifest.UsedMap{FS: "none", Kind: "whole", Clean: true, Extents: []manifest.Extent{{Off: 0, Len: e.Size}}}, nil
+		return manifest.UsedMap{FS: "none", Kind: "whole", State: manifest.StateClean, Extents: []manifest.Extent{{Off: 0, Len: e.Size}}}, nil
 	}
 	return fsmap.Used(io.NewSectionReader(s, e.Start, e.Size), e.Size)
 }

@@ -67,7 +67,7 @@ func TestImportRefuses(t *testing.T) {
 		t.Errorf("failed imports left %q", left)
 	}
 	v := mustImport(t, l, ImportOptions{Name: "lab", File: dirty, Force: []string{ForceDirty}})
-	if d := cmp.Diff([]string{ForceDirty}, v.Manifest().Forced); d != "" {
+	if d := cmp.Diff([]string{"dirty: partition 4 (ext4): its journal holds changes that are not written yet (mounted, or not unmounted)"}, v.Manifest().Forced); d != "" {
 		t.Errorf("forced (-want +got):\n%s", d)
 	}
 	reader, err := Open(dir, nil, l.pubs)

@@ -15,9 +15,20 @@ type UsedMap struct {
 	Kind    string   // how the map came about: reader, header, whole or none
 	Extents []Extent // merged, inside the partition, multiples of 512 bytes
 	Size    int64    // bytes the filesystem says it spans, 0 when unknown
-	Clean   bool     // the filesystem was left in order
+	State   State    // how the filesystem was left
 	Why     string   // why it is not clean, or why the whole partition counts as used
 }
+
+// State tells how a filesystem was left by whoever wrote it last.
+type State string
+
+// The states of a filesystem. One that is not clean is taken whole: what its tables call free may be in use
+// according to a journal, or to the memory of a system that sleeps.
+const (
+	StateClean      State = "clean"      // unmounted, or nothing speaks against it
+	StateDirty      State = "dirty"      // mounted, cut off or damaged
+	StateHibernated State = "hibernated" // a sleeping system will go on with it
+)
 
 // UUIDText writes 16 bytes as a UUID in big-endian order; "" when all are zero.
 func UUIDText(b []byte) string {

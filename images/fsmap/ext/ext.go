@@ -6,7 +6,6 @@ package ext
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 
@@ -28,14 +27,18 @@ const (
 	incompatJournalDev = 0x8
 	incompatMetaBG     = 0x10
 	incompat64Bit      = 0x80
-	// filetype recover extents 64bit mmp flex_bg ea_inode dirdata csum_seed largedir inline_data encrypt casefold
-	incompatKnown = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
+	incompatCsumSeed   = 0x2000
+	// filetype recover meta_bg extents 64bit mmp flex_bg ea_inode dirdata csum_seed largedir inline_data encrypt casefold
+	incompatKnown = 0x2 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
 
 	roSparseSuper   = 0x1
 	roGDTChecksum   = 0x10
 	roBigalloc      = 0x200
 	roMetadataCsum  = 0x400
 	roOrphanPresent = 0x10000
+	// sparse_super large_file huge_file gdt_csum dir_nlink extra_isize quota bigalloc metadata_csum read-only project
+	// verity orphan_present; not the snapshots of a fork, which own blocks in ways of their own
+	roKnown = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x100 | 0x200 | 0x400 | 0x1000 | 0x2000 | 0x8000 | 0x10000
 
 	groupBlockUninit = 0x2
 )
@@ -46,15 +49,18 @@ type super struct {
 	groups, descSize         int64
 	inodesPerGroup, inode    int64
 	reservedGDT              int64
+	firstMetaBG              int64 // blocks of descriptors in the old place; -1 = all
 	compat, incompat, ro     uint32
 	state                    uint16
 	lastOrphan, journalInode uint32
 	backupGroups             [2]int64 // sparse_super2
 	uuid, label              string
+	seed                     uint32 // of the descriptors' checksums
 }
 
 // Used reads the used map. r spans the partition of size bytes. It returns scan.ErrUnsupported for a form it does not
-// know and scan.ErrCorrupt for contradicting tables; FS, UUID, Label and Clean are filled then too, as far as known.
+// know and scan.ErrCorrupt for contradicting tables; FS, UUID, Label and State are filled then too, as far as known.
+// A filesystem that is not clean has no extents.
 func Used(r io.ReaderAt, size int64) (manifest.UsedMap, error) {
 	um := manifest.UsedMap{FS: "ext4", Kind: "reader"}
 	sb, err := scan.Read(r, 1024, 1024)
@@ -66,13 +72,18 @@ func Used(r io.ReaderAt, size int64) (manifest.UsedMap, error) {
 		return um, fmt.Errorf("read ext superblock: %w", err)
 	}
 	um.FS, um.UUID, um.Label, um.Size = s.kind(), s.uuid, s.label, s.blocks*s.block
-	um.Why = s.unclean()
-	um.Clean = um.Why == ""
+	um.State = manifest.StateClean
+	if um.Why = s.unclean(); um.Why != "" {
+		um.State = manifest.StateDirty
+	}
 	if err := s.supported(); err != nil {
 		return um, err
 	}
 	if um.Size > size {
 		return um, fmt.Errorf("filesystem of %d bytes in a partition of %d: %w", um.Size, size, scan.ErrCorrupt)
+	}
+	if um.State != manifest.StateClean {
+		return um, nil // its journal may have given away blocks that the bitmaps still call free
 	}
 	um.Extents, err = s.extents(r)
 	return um, err
@@ -90,7 +101,7 @@ func parseSuper(sb []byte) (*super, error) {
 		block: 1024 << logBlock, cluster: 1024 << logCluster,
 		blocks: int64(le.Uint32(sb[4:])), first: int64(le.Uint32(sb[20:])), perGroup: int64(le.Uint32(sb[32:])),
 		inodesPerGroup: int64(le.Uint32(sb[40:])), inode: int64(le.Uint16(sb[88:])), descSize: 32,
-		reservedGDT: int64(le.Uint16(sb[206:])), state: le.Uint16(sb[58:]),
+		reservedGDT: int64(le.Uint16(sb[206:])), firstMetaBG: -1, state: le.Uint16(sb[58:]),
 		compat: le.Uint32(sb[92:]), incompat: le.Uint32(sb[96:]), ro: le.Uint32(sb[100:]),
 		lastOrphan: le.Uint32(sb[232:]), journalInode: le.Uint32(sb[224:]),
 		backupGroups: [2]int64{int64(le.Uint32(sb[0x24c:])), int64(le.Uint32(sb[0x250:]))},
@@ -99,6 +110,10 @@ func parseSuper(sb []byte) (*super, error) {
 	if le.Uint32(sb[76:]) == 0 { // revision 0 has fixed inodes and no features
 		s.inode, s.compat, s.incompat, s.ro, s.reservedGDT = 128, 0, 0, 0, 0
 	}
+	if s.incompat&incompatMetaBG != 0 {
+		s.firstMetaBG = int64(le.Uint32(sb[260:]))
+	}
+	s.setSeed(sb)
 	if s.ro&roBigalloc == 0 {
 		s.cluster = s.block
 	}
@@ -155,10 +170,10 @@ func (s *super) supported() error {
 	switch {
 	case s.incompat&incompatJournalDev != 0:
 		return fmt.Errorf("external journal: %w", scan.ErrUnsupported)
-	case s.incompat&incompatMetaBG != 0:
-		return fmt.Errorf("meta_bg: %w", scan.ErrUnsupported)
 	case s.incompat&^incompatKnown != 0:
 		return fmt.Errorf("feature bits 0x%x: %w", s.incompat&^incompatKnown, scan.ErrUnsupported)
+	case s.ro&^roKnown != 0:
+		return fmt.Errorf("read-only feature bits 0x%x: %w", s.ro&^roKnown, scan.ErrUnsupported)
 	case s.compat&compatHasJournal != 0 && s.journalInode == 0:
 		return fmt.Errorf("external journal: %w", scan.ErrUnsupported)
 	}
@@ -189,77 +204,4 @@ func (s *super) hasSuper(g int64) bool {
 		}
 	}
 	return false
-}
-
-func (s *super) extents(r io.ReaderAt) ([]manifest.Extent, error) {
-	var b scan.Builder
-	add := func(block, count int64) { b.Add(block*s.block, count*s.block) }
-	add(0, s.superBlock()+1) // boot block and superblock
-	gdtBlocks := (s.groups*s.descSize + s.block - 1) / s.block
-	bitmap := make([]byte, s.block)
-	perBlock := s.block / s.descSize
-	var descs []byte
-	for g := range s.groups {
-		if g%perBlock == 0 {
-			var err error
-			if descs, err = scan.Read(r, (s.superBlock()+1+g/perBlock)*s.block, int(s.block)); err != nil {
-				return nil, fmt.Errorf("read ext group descriptors: %w", err)
-			}
-		}
-		d := s.desc(descs[g%perBlock*s.descSize:])
-		start := s.first + g*s.perGroup
-		count := min(s.perGroup, s.blocks-start)
-		if s.hasSuper(g) {
-			skip := int64(0)
-			if g == 0 {
-				skip = s.superBlock() - s.first
-			}
-			add(start+skip, min(1+gdtBlocks+s.reservedGDT, count-skip))
-		}
-		inodeBlocks := (s.inodesPerGroup*s.inode + s.block - 1) / s.block
-		for _, x := range [][2]int64{{d.blockBitmap, 1}, {d.inodeBitmap, 1}, {d.inodeTable, inodeBlocks}} {
-			if x[0] <= 0 || x[0] > s.blocks-x[1] {
-				return nil, fmt.Errorf("ext group %d: metadata at block %d of %d: %w", g, x[0], s.blocks, scan.ErrCorrupt)
-			}
-			add(x[0], x[1])
-		}
-		if d.uninit {
-			continue
-		}
-		if err := scan.Fill(r, d.blockBitmap*s.block, bitmap); err != nil {
-			return nil, fmt.Errorf("read ext block bitmap of group %d: %w", g, err)
-		}
-		ratio := s.cluster / s.block
-		scan.Runs(bitmap, (count+ratio-1)/ratio, func(first, n int64) {
-			add(start+first*ratio, min(n*ratio, count-first*ratio))
-		})
-		if b.Full() {
-			break
-		}
-	}
-	list, err := b.Finish(s.blocks * s.block)
-	if err != nil {
-		return nil, fmt.Errorf("ext used map: %w", err)
-	}
-	if len(list) == 0 {
-		return nil, errors.New("ext used map is empty")
-	}
-	return list, nil
-}
-
-type groupDesc struct {
-	blockBitmap, inodeBitmap, inodeTable int64
-	uninit                               bool
-}
-
-func (s *super) desc(d []byte) groupDesc {
-	g := groupDesc{int64(le.Uint32(d)), int64(le.Uint32(d[4:])), int64(le.Uint32(d[8:])), false}
-	if s.incompat&incompat64Bit != 0 && s.descSize >= 64 {
-		g.blockBitmap |= int64(le.Uint32(d[32:])) << 32
-		g.inodeBitmap |= int64(le.Uint32(d[36:])) << 32
-		g.inodeTable |= int64(le.Uint32(d[40:])) << 32
-	}
-	// The flag counts only when descriptors are checksummed; older kernels left rubbish there.
-	g.uninit = s.ro&(roGDTChecksum|roMetadataCsum) != 0 && le.Uint16(d[18:])&groupBlockUninit != 0
-	return g
 }

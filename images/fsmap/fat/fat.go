@@ -42,6 +42,7 @@ func Is(b []byte) bool {
 
 // Used reads the used map. r spans the partition of size bytes. It returns scan.ErrUnsupported when the copies of
 // the FAT differ and scan.ErrCorrupt for contradicting sizes; the name fields are filled then too, as far as known.
+// A volume that is not clean has no extents.
 func Used(r io.ReaderAt, size int64) (manifest.UsedMap, error) {
 	um := manifest.UsedMap{FS: "fat", Kind: "reader"}
 	v, err := open(r)
@@ -52,9 +53,13 @@ func Used(r io.ReaderAt, size int64) (manifest.UsedMap, error) {
 	if um.Why, err = v.unclean(r); err != nil {
 		return um, err
 	}
-	um.Clean = um.Why == ""
+	um.State = manifest.StateClean
 	if um.Size > size {
 		return um, fmt.Errorf("filesystem of %d bytes in a partition of %d: %w", um.Size, size, scan.ErrCorrupt)
+	}
+	if um.Why != "" {
+		um.State = manifest.StateDirty
+		return um, nil
 	}
 	if !v.mirrored {
 		return um, fmt.Errorf("the FAT copies are not mirrored: %w", scan.ErrUnsupported)
@@ -175,15 +180,8 @@ func (v *volume) extents(r io.ReaderAt) ([]manifest.Extent, error) {
 				b.Add(v.dataStart*v.sector+(i-2)*v.cluster, v.cluster)
 			}
 		}
-		if b.Full() {
-			break
-		}
 	}
-	list, err := b.Finish(v.total * v.sector)
-	if err != nil {
-		return nil, fmt.Errorf("FAT used map: %w", err)
-	}
-	return list, nil
+	return b.Finish(v.total * v.sector), nil
 }
 
 // entry returns FAT entry i of a piece of the FAT that starts with entry 0 of its own counting.

@@ -45,40 +45,53 @@ func Fill(r io.ReaderAt, off int64, b []byte) error {
 	return fmt.Errorf("read %d bytes at %d: %w", len(b), off, err)
 }
 
-// Builder collects extents in any order. It stops taking more at manifest.MaxExtents, and Finish then fails.
+// maxList limits what a Builder holds: 8 MiB, and an eighth of what one image takes (manifest.MaxExtents).
+const maxList = manifest.MaxExtents / 8
+
+// Builder collects extents in any order. When a filesystem is so fragmented that they become too many, it closes the
+// smallest gaps between them: the result is then larger than what was added, never smaller.
 type Builder struct {
 	list []manifest.Extent
-	full bool
+	gap  int64 // gaps of this many bytes and less are closed, 0 = none yet
 }
 
 // Add adds a range in bytes; empty ranges are ignored.
 func (b *Builder) Add(off, n int64) {
-	if n <= 0 || b.full {
+	if n <= 0 {
 		return
 	}
-	if k := len(b.list); k > 0 && b.list[k-1].End() == off {
-		b.list[k-1].Len += n
-		return
-	}
-	if len(b.list) >= manifest.MaxExtents {
-		b.list = manifest.Merge(b.list)
-		if len(b.list) >= manifest.MaxExtents/2 {
-			b.full = true
+	if k := len(b.list); k > 0 {
+		if last := &b.list[k-1]; off >= last.End() && off-last.End() <= b.gap {
+			last.Len = off + n - last.Off
 			return
 		}
+	}
+	if len(b.list) >= maxList {
+		b.shrink()
 	}
 	b.list = append(b.list, manifest.Extent{Off: off, Len: n})
 }
 
-// Full tells that the limit is reached; a reader may stop early.
-func (b *Builder) Full() bool { return b.full }
+// shrink merges the list and closes gaps until it is at most half full.
+func (b *Builder) shrink() {
+	b.list = manifest.Merge(b.list)
+	for len(b.list) > maxList/2 {
+		b.gap = max(2*b.gap, 4096)
+		out := b.list[:1]
+		for _, e := range b.list[1:] {
+			if last := &out[len(out)-1]; e.Off-last.End() <= b.gap {
+				last.Len = e.End() - last.Off
+			} else {
+				out = append(out, e)
+			}
+		}
+		b.list = out
+	}
+}
 
 // Finish returns the extents merged, clipped to [0, size) and rounded outwards to 512 bytes.
-func (b *Builder) Finish(size int64) ([]manifest.Extent, error) {
-	if b.full {
-		return nil, fmt.Errorf("more than %d extents: %w", manifest.MaxExtents/2, ErrUnsupported)
-	}
-	return manifest.RoundOut(b.list, manifest.Unit, size), nil
+func (b *Builder) Finish(size int64) []manifest.Extent {
+	return manifest.RoundOut(b.list, manifest.Unit, size)
 }
 
 // Runs calls f for every run of set bits among the first n bits of bm, least significant bit first.

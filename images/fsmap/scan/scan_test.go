@@ -30,12 +30,24 @@ func TestRunsAgreesWithABitLoop(t *testing.T) {
 	})
 }
 
+// However fragmented a filesystem is, the map stays bounded and holds everything that was added.
 func TestBuilderIsBounded(t *testing.T) {
+	const step, n = 64 << 10, 3 * maxList
 	var b Builder
-	for i := range int64(manifest.MaxExtents + 5) {
-		b.Add(i*1024, 512)
+	for i := range int64(n) {
+		b.Add(i*step, 4096)
 	}
-	if _, err := b.Finish(1 << 50); err == nil {
-		t.Fatal("Finish beyond the limit = nil error")
+	list := b.Finish(1 << 50)
+	if len(list) > maxList || len(list) == 0 {
+		t.Fatalf("%d extents; want at most %d", len(list), maxList)
+	}
+	for i := range int64(n) {
+		k := manifest.First(list, i*step)
+		if k == len(list) || list[k].Off > i*step || list[k].End() < i*step+4096 {
+			t.Fatalf("the extent at %d is missing", i*step)
+		}
+	}
+	if manifest.Sum(list) > n*step {
+		t.Errorf("%d bytes for a range of %d", manifest.Sum(list), int64(n*step))
 	}
 }
