@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha1" // pieces of a BitTorrent v1 file are SHA-1
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,15 +24,46 @@ type Result struct {
 	ZeroCells int64           // zero cells checked
 	Bytes     int64           // bytes hashed
 	Bad       []*BadCellError // damaged cells, ascending
+
+	Frames    int     // compressed cells that are right
+	BadFrames []int64 // cells whose compressed form is damaged or missing, ascending; they travel plain
+	FramesErr error   // why there are no compressed cells at all though there should be
 }
 
-// OK tells whether nothing was found.
+// OK tells whether no damaged cell was found. Compressed cells do not count: without them the image travels plain.
 func (r Result) OK() bool { return len(r.Bad) == 0 }
 
+// FramesOK tells whether the compressed cells are as they should be.
+func (r Result) FramesOK() bool { return len(r.BadFrames) == 0 && r.FramesErr == nil }
+
 // Verify reads the whole version again and compares every data cell with the SHA-256 of the signed manifest and the
-// SHA-1 of the torrent, and every zero cell with zero. Damaged cells are in the result; an error means that it could
-// not be done. progress may be nil. Opening the version has checked signature, manifest and torrent already.
+// SHA-1 of the torrent, every zero cell with zero, and every compressed cell with its plain one. Damaged cells are in
+// the result; an error means that it could not be done. progress may be nil. Opening the version has checked signature,
+// manifest and torrent already.
 func (v *Version) Verify(ctx context.Context, progress func(Progress)) (Result, error) {
+	if v.frames == nil {
+		res, err := v.verify(ctx, progress, func(context.Context, int64, []byte) error { return nil })
+		res.FramesErr = v.framesErr
+		return res, err
+	}
+	check, err := newFrameCheck(v)
+	if err != nil {
+		return Result{}, err
+	}
+	defer check.close()
+	res, err := v.verify(ctx, progress, check.cell)
+	check.into(&res)
+	return res, err
+}
+
+// matches tells whether cell is what manifest and torrent say of a piece.
+func (v *Version) matches(piece int, cell []byte) bool {
+	return sha1.Sum(cell) == v.tor.Hashes[piece] && sha256.Sum256(cell) == v.man.PieceSHA256(piece)
+}
+
+// verify is Verify that hands every data cell on with its ordinal, masked; nil for a damaged one. Cells come from
+// several goroutines.
+func (v *Version) verify(ctx context.Context, progress func(Progress), each func(ctx context.Context, ord int64, cell []byte) error) (Result, error) {
 	if progress == nil {
 		progress = func(Progress) {}
 	}
@@ -53,23 +85,35 @@ func (v *Version) Verify(ctx context.Context, progress func(Progress)) (Result, 
 	rep := newReporter("verify", v.man.ShippedBytes()+countCells(runs)*v.man.Cell, progress)
 	var mu sync.Mutex
 	res := Result{DataCells: pieces, ZeroCells: v.man.ZeroCount(), Bytes: v.man.ShippedBytes()}
-	check := func(_ context.Context, buf []byte, cell, _ int64) error {
+	check := func(buf []byte, cell int64) ([]byte, error) {
 		bad, err := v.checkCell(buf, cell)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if bad != nil {
 			mu.Lock()
 			res.Bad = append(res.Bad, bad)
 			mu.Unlock()
+			buf = nil
 		}
 		rep.add(v.man.Cell)
-		return nil
+		return buf, nil
 	}
-	for _, list := range [][]manifest.Run{v.man.Cells, runs} {
-		if err := eachCell(ctx, list, v.man.Cell, check); err != nil {
-			return Result{}, fmt.Errorf("verify image %s/%s: %w", v.man.Name, v.man.Version, err)
+	err = eachCell(ctx, v.man.Cells, v.man.Cell, func(ctx context.Context, buf []byte, cell, ord int64) error {
+		buf, err := check(buf, cell)
+		if err != nil {
+			return err
 		}
+		return each(ctx, ord, buf)
+	})
+	if err == nil {
+		err = eachCell(ctx, runs, v.man.Cell, func(_ context.Context, buf []byte, cell, _ int64) error {
+			_, err := check(buf, cell)
+			return err
+		})
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("verify image %s/%s: %w", v.man.Name, v.man.Version, err)
 	}
 	slices.SortFunc(res.Bad, func(a, b *BadCellError) int { return cmp.Compare(a.Cell, b.Cell) })
 	return res, nil

@@ -192,7 +192,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if err != nil {
 		return err
 	}
-	seed := seeder.Config{Listener: peers, RateBps: s.cfg.SeedRateBps, PlainPeers: s.cfg.PlainPeers, Log: s.log.With("part", "seed")}
+	seed := seeder.Config{Listener: peers, RateBps: s.cfg.SeedRateBps, PlainPeers: s.cfg.PlainPeers, NoFrames: s.cfg.Frames == "off", Log: s.log.With("part", "seed")}
 	copy(seed.PeerID[:], "-LW0100-")
 	if _, err := rand.Read(seed.PeerID[8:]); err != nil {
 		return fmt.Errorf("make peer id: %w", err)
@@ -207,7 +207,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	s.track = tracker.New(s.log.With("part", "tracker"))
 	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), log: s.log}
 	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: newImages(lib), Swarms: sw,
-		BootStyle: s.cfg.BootStyle, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec, Patience: s.quiet, PlainPeers: s.cfg.PlainPeers})
+		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec, Patience: s.quiet, PlainPeers: s.cfg.PlainPeers})
 	if err != nil {
 		return err
 	}

@@ -67,8 +67,7 @@ type sender struct {
 	ctrl  []byte  // being written
 	ownID byte    // the peer's message number for our extension
 
-	frame      []byte // of framePiece: being sent in place of the piece; nil = it goes plain
-	framePiece int
+	frame *cachedFrame // being sent in place of its piece; nil = it goes plain
 
 	file      *os.File // of filePiece, found right there: it goes by sendfile
 	fileOff   int64
@@ -147,7 +146,8 @@ func (c *conn) readAhead(piece int) {
 
 // drop gives back the buffer.
 func (s *sender) drop() {
-	s.frame, s.file = nil, nil
+	s.dropFrame()
+	s.file = nil
 	s.release()
 	if t, ok := s.c.nc.(*secured); ok {
 		t.out.rest()

@@ -56,6 +56,7 @@ other and are picked up at the next start.`,
 	f.StringVar(&cfg.KernelArgs, "kernel-args", "", "more kernel arguments for the agent, for example console=ttyS0,115200")
 	f.StringVar(&cfg.Name, "name", "", "name of this server, for people")
 	f.StringVar(&s.rate, "seed-rate", "", "what the server sends to all hosts together at most, bytes a second, for example 50MiB")
+	f.StringVar(&cfg.Frames, "frames", cfg.Frames, "compressed cells: auto (a host on 10 Gb/s or more takes plain ones unless its disk is slower), on or off")
 	f.BoolVar(&cfg.PlainPeers, "plain-peers", false, "let standard BitTorrent clients fetch images (TCP 7441, tracker on 7442)")
 	f.BoolVar(&s.debug, "debug", false, "log every step")
 	return cmd
