@@ -31,6 +31,9 @@ func (d disk) ReadPiece(i int, buf []byte) error {
 	return err
 }
 
+// File implements peer.FileSource.
+func (d disk) File(i int) (*os.File, int64, bool) { return d.f, int64(i) * d.cell, true }
+
 func (d disk) WritePiece(i int, buf []byte) error {
 	_, err := d.f.WriteAt(buf, int64(i)*d.cell)
 	return err
