@@ -90,8 +90,9 @@ type Job struct {
 	After        string    `json:"after"`
 	CellBytes    int64     `json:"cell_bytes"`
 	Cells        int       `json:"cells"`
-	BytesShipped int64     `json:"bytes_shipped"` // per host, at most
-	SeedSent     int64     `json:"seed_bytes_sent"`
+	BytesShipped int64     `json:"bytes_shipped"`   // per host, at most
+	SeedSent     int64     `json:"seed_bytes_sent"` // bytes of the image: a compressed cell counts as the cell
+	SeedWire     int64     `json:"seed_wire_bytes"` // the same as they travelled
 	Slots        []Slot    `json:"slots"`
 	EtaS         int64     `json:"eta_s"` // seconds to the last host written, -1 = not known
 	Percent      float64   `json:"percent"`

@@ -69,6 +69,7 @@ type EnrolReply struct {
 	Image       string `json:"image"` // name/version, for the screen
 	Reason      string `json:"reason"`
 	RetryAfterS int    `json:"retry_after_s"`
+	Frames      string `json:"frames,omitempty"` // compressed cells: on, off; "" = the host decides by its link and disk
 }
 
 // PlanCounts is the agent's own plan after CHECKING: what would be written.

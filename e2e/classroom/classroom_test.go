@@ -74,7 +74,7 @@ func TestReportKeys(t *testing.T) {
 	slot := &api.Slot{Timeline: []api.TimelineEntry{{At: zero.Add(2500 * time.Millisecond), Event: "ENROLLED"}}}
 	own := []api.TimelineEntry{{At: zero, Event: "power on"}, {At: zero.Add(9 * time.Second), Event: "reset"}}
 	r := Report{
-		Image: ImageReport{"debian", "1", 4 << 20, 4}, SeedBytesSent: 4 << 20, DurationS: 12.5,
+		Image: ImageReport{"debian", "1", 4 << 20, 4}, SeedBytesSent: 4 << 20, SeedWireBytes: 1 << 20, DurationS: 12.5,
 		Hosts: []HostReport{{
 			Name: "pc01", MAC: "52:54:00:77:00:01", Firmware: "bios", State: api.StateConfirmed, Attempts: 1,
 			BytesFromSeed: 4 << 20, CellsWritten: 4, Verified: true, LocalOS: true, Timeline: timeline(zero, slot, own),
@@ -94,7 +94,7 @@ func TestReportKeys(t *testing.T) {
 	}
 	var want any
 	if err := json.Unmarshal([]byte(`{"image":{"name":"debian","version":"1","bytes_shipped":4194304,"cells":4},
-		"seed_bytes_sent":4194304,"duration_s":12.5,"hosts":[{"name":"pc01","mac":"52:54:00:77:00:01","firmware":"bios",
+		"seed_bytes_sent":4194304,"seed_wire_bytes":1048576,"duration_s":12.5,"hosts":[{"name":"pc01","mac":"52:54:00:77:00:01","firmware":"bios",
 		"state":"CONFIRMED","attempts":1,"bytes_from_seed":4194304,"bytes_from_peers":0,"cells_written":4,"cells_kept":0,
 		"verified":true,"local_os":true,"error":"","timeline":[{"t_s":0,"event":"power on"},{"t_s":2.5,"event":"ENROLLED"},
 		{"t_s":9,"event":"reset"}]}]}`), &want); err != nil {

@@ -137,8 +137,8 @@ func (s *Session) summary(r *Report, job api.Job) {
 		}
 		s.say.line("%s", line)
 	}
-	s.say.line("%d of %d terminals done in %.0f s; the server sent %s = %.2f copies of the image (%s)",
-		r.Good(), len(r.Hosts), r.DurationS, mib(r.SeedBytesSent), r.Copies(), mib(r.Image.BytesShipped))
+	s.say.line("%d of %d terminals done in %.0f s; the server sent %s on the wire = %.2f copies (%s of image data; one copy is %s)",
+		r.Good(), len(r.Hosts), r.DurationS, mib(r.SeedWireBytes), r.Copies(), mib(r.SeedBytesSent), mib(r.Image.BytesShipped))
 }
 
 // powerOnToAgent is the time from the first power-on to the agent's enrolment, in

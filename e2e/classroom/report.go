@@ -15,7 +15,8 @@ import (
 // Report is the result of a run. Its JSON form is stable: other tools read it.
 type Report struct {
 	Image         ImageReport  `json:"image"`
-	SeedBytesSent int64        `json:"seed_bytes_sent"` // by the server, all terminals together
+	SeedBytesSent int64        `json:"seed_bytes_sent"` // by the server, all terminals together, in bytes of the image
+	SeedWireBytes int64        `json:"seed_wire_bytes"` // the same as they travelled
 	DurationS     float64      `json:"duration_s"`      // from the first power-on
 	Hosts         []HostReport `json:"hosts"`
 }

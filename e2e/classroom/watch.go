@@ -228,8 +228,8 @@ func slotOf(job api.Job, host string) *api.Slot {
 func (s *Session) report(job api.Job) *Report {
 	r := &Report{
 		Image:         ImageReport{Name: job.Image, Version: job.Version, BytesShipped: job.BytesShipped, Cells: job.Cells},
-		SeedBytesSent: job.SeedSent,
-		Hosts:         []HostReport{},
+		SeedBytesSent: job.SeedSent, SeedWireBytes: job.SeedWire,
+		Hosts: []HostReport{},
 	}
 	zero := s.start()
 	r.DurationS = float64(time.Since(zero).Milliseconds()) / 1000

@@ -87,9 +87,6 @@ func (j *importJob) copyCells(ctx context.Context, dir string) (err error) {
 	if j.frames, err = j.newFrames(dir); err != nil {
 		return err
 	}
-	if j.frames != nil {
-		defer func() { err = j.frames.close(err) }()
-	}
 	touched := manifest.TouchedCells(j.work, j.cell)
 	n := countCells(touched)
 	sha1s, sha256s, isData := make([][20]byte, n), make([][32]byte, n), make([]bool, n)
@@ -123,6 +120,11 @@ func (j *importJob) copyCells(ctx context.Context, dir string) (err error) {
 	}
 	j.collect(touched, isData, sha1s, sha256s)
 	j.opt.Progress(Progress{Phase: "sync", Done: rep.done, Total: rep.total})
+	if j.frames != nil {
+		if err := j.frames.f.Sync(); err != nil {
+			return err
+		}
+	}
 	return raw.Sync()
 }
 

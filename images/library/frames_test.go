@@ -94,10 +94,8 @@ func TestFrames(t *testing.T) {
 
 func TestCodecNone(t *testing.T) {
 	_, v := imported(t, ImportOptions{Codec: CodecNone})
-	for _, name := range []string{framesFile, frameIndexFile} {
-		if _, err := os.Stat(filepath.Join(v.Dir(), name)); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s: %v; want it not to exist", name, err)
-		}
+	if _, err := os.Stat(filepath.Join(v.Dir(), framesFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s: %v; want it not to exist", framesFile, err)
 	}
 	if _, ok, err := v.Frame(0, nil); ok || err != nil || v.FramesErr() != nil || v.Manifest().Codec != CodecNone {
 		t.Errorf("Frame = %v, %v; FramesErr %v; codec %q", ok, err, v.FramesErr(), v.Manifest().Codec)
@@ -109,41 +107,38 @@ func TestCodecNone(t *testing.T) {
 func TestDamagedFrames(t *testing.T) {
 	l, v := imported(t, ImportOptions{})
 	want := payload(t, v)
-	index, zst := filepath.Join(v.Dir(), frameIndexFile), filepath.Join(v.Dir(), framesFile)
-	read := func(path string) []byte {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
+	path := filepath.Join(v.Dir(), framesFile)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	goodIndex, goodZst := read(index), read(zst)
-	put := func(path string, b []byte) {
+	trailer := len(good) - trailerLen(v.Manifest().Pieces())
+	put := func(b []byte) {
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	remove := func(path string) {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	flip := func(b []byte, i int) []byte { b = bytes.Clone(b); b[i] ^= 1; return b }
-	for name, harm := range map[string]func(){
-		"no index":        func() { remove(index) },
-		"no frames":       func() { remove(zst) },
-		"frames cut":      func() { put(zst, goodZst[:len(goodZst)-1]) },
-		"frames longer":   func() { put(zst, append(bytes.Clone(goodZst), 0)) },
-		"index cut":       func() { put(index, goodIndex[:len(goodIndex)-1]) },
-		"index empty":     func() { put(index, nil) },
-		"index rotten":    func() { put(index, flip(goodIndex, 60)) },
-		"other image":     func() { put(index, flip(goodIndex, 20)) },
-		"other format":    func() { put(index, flip(goodIndex, 7)) },
-		"checksum rotten": func() { put(index, flip(goodIndex, len(goodIndex)-1)) },
+	flip := func(i int) []byte { b := bytes.Clone(good); b[i] ^= 1; return b }
+	for name, harmed := range map[string][]byte{
+		"empty":           {},
+		"cut":             good[:len(good)-1],
+		"longer":          append(bytes.Clone(good), 0),
+		"longer in front": append([]byte{0}, good...),
+		"index only":      good[trailer:],
+		"no index":        good[:trailer],
+		"index rotten":    flip(trailer + 8 + 60),
+		"not skippable":   flip(trailer),
+		"skip length":     flip(trailer + 4),
+		"other image":     flip(trailer + 8 + 20),
+		"other format":    flip(trailer + 8 + 6),
+		"checksum rotten": flip(len(good) - 1),
+		"none":            nil,
 	} {
-		put(index, goodIndex)
-		put(zst, goodZst)
-		harm()
+		if put(harmed); harmed == nil {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
 		w, err := l.Get("lab", v.Version())
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -155,13 +150,31 @@ func TestDamagedFrames(t *testing.T) {
 		if !bytes.Equal(payload(t, w), want) {
 			t.Errorf("%s: the pieces changed", name)
 		}
+		if res, err := w.Verify(t.Context(), nil); err != nil || !res.OK() || res.FramesOK() {
+			t.Errorf("%s: Verify = %+v, %v; want good cells and no compressed ones", name, res, err)
+		}
 		if err := w.Close(); err != nil {
 			t.Error(err)
 		}
 	}
+	// A frame that rots after it was read well is found all the same.
+	put(good)
+	w, err := l.Get("lab", v.Version())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := w.Frame(0, nil); !ok || err != nil {
+		t.Errorf("good frame: %v, %v", ok, err)
+	}
+	write(t, path, 9, []byte{good[9] ^ 1})
+	if _, ok, err := w.Frame(0, nil); ok || err == nil {
+		t.Errorf("frame that rotted after the first read: %v, %v; want an error", ok, err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
 	// One rotten frame is found at its first read and counts as missing.
-	put(index, goodIndex)
-	put(zst, flip(goodZst, 9))
+	put(flip(9))
 	checkRotten(t, l, v.Version())
 }
 
@@ -188,11 +201,11 @@ func checkRotten(t *testing.T, l *Library, version string) {
 
 func FuzzFrameIndex(f *testing.F) {
 	w := &frameWriter{cell: 1 << 20, index: make([]byte, 2*frameEntry)}
-	f.Add(w.file([32]byte{1}), 2)
+	f.Add(w.trailer([32]byte{1}), 2)
 	f.Add([]byte(frameMagic), 0)
 	f.Fuzz(func(t *testing.T, b []byte, n int) {
 		n = max(0, min(n, 1000))
-		e, err := parseFrameIndex(b, 1<<20, n, [32]byte{1}, 0)
+		e, err := parseTrailer(b, 1<<20, n, [32]byte{1}, 0)
 		if err == nil && len(e) != n*frameEntry {
 			t.Errorf("%d bytes of entries for %d pieces", len(e), n)
 		}

@@ -14,14 +14,20 @@ import (
 	"labswarm/swarm/frame"
 )
 
-// Files of the frame store (docs/IMAGE-FORMAT.md) and the layout of its index.
+// The frame store (docs/IMAGE-FORMAT.md) and the layout of its index, which is a skippable frame at its end (RFC 8878,
+// 3.1.2): one file can be replaced in one step.
 const (
-	framesFile     = "frames.zst"
-	frameIndexFile = "frames.idx"
-	frameMagic     = "LSWFRM1\x00"
-	frameHead      = 8 + 4 + 4 + 32
-	frameEntry     = 16
+	framesFile  = "frames.zst"
+	skipMagic   = 0x184D2A5E
+	skipHead    = 8
+	frameMagic  = "LSWFRM2\x00"
+	frameHead   = 8 + 4 + 4 + 32
+	frameEntry  = 16
+	frameDigest = 32
 )
+
+// trailerLen is the length of everything behind the frames of n pieces.
+func trailerLen(n int) int { return skipHead + frameHead + n*frameEntry + frameDigest }
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
@@ -68,6 +74,18 @@ func (w *frameWriter) add(ctx context.Context, ord int64, cell []byte) error {
 		b = e.Encode(make([]byte, 0, w.cell/2), cell)
 		w.encs <- e
 	}
+	return w.put(ord, b)
+}
+
+// keep takes the frame of the cell with ordinal ord, made earlier, in place of add.
+func (w *frameWriter) keep(ctx context.Context, ord int64, b []byte) error {
+	if err := w.wait(ctx, ord); err != nil {
+		return err
+	}
+	return w.put(ord, b)
+}
+
+func (w *frameWriter) put(ord int64, b []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.early[ord] = b
@@ -114,22 +132,35 @@ func (w *frameWriter) wait(ctx context.Context, ord int64) error {
 	}
 }
 
-// close syncs the frames if all went well so far.
-func (w *frameWriter) close(err error) error {
+// finish writes the index for the manifest with the given digest, syncs and closes the file.
+func (w *frameWriter) finish(digest [32]byte) error {
+	_, err := w.f.WriteAt(w.trailer(digest), w.off)
 	if err == nil {
 		err = w.f.Sync()
 	}
 	return errors.Join(err, w.f.Close())
 }
 
-// file is the content of frames.idx for the manifest with the given digest.
-func (w *frameWriter) file(digest [32]byte) []byte {
-	b := make([]byte, 0, frameHead+len(w.index)+32)
+// trailer is what stands behind the frames.
+func (w *frameWriter) trailer(digest [32]byte) []byte {
+	n := len(w.index) / frameEntry
+	b := make([]byte, 0, trailerLen(n))
+	b = binary.LittleEndian.AppendUint32(b, skipMagic)
+	b = binary.LittleEndian.AppendUint32(b, uint32(trailerLen(n)-skipHead))
 	b = append(b, frameMagic...)
 	b = binary.LittleEndian.AppendUint32(b, uint32(w.cell))
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(w.index)/frameEntry))
+	b = binary.LittleEndian.AppendUint32(b, uint32(n))
 	b = append(b, digest[:]...)
 	b = append(b, w.index...)
-	sum := sha256.Sum256(b)
+	sum := sha256.Sum256(b[skipHead:])
 	return append(b, sum[:]...)
+}
+
+// installFrames makes the frame store in dir that of the version in folder to, in one step: whatever happens, there is the
+// old store or the new one.
+func installFrames(dir, to string) error {
+	if err := os.Rename(filepath.Join(dir, framesFile), filepath.Join(to, framesFile)); err != nil {
+		return err
+	}
+	return syncDir(to)
 }

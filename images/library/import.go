@@ -120,7 +120,7 @@ type importJob struct {
 	work []manifest.Extent // used bytes that are not holes in the source
 	sums cellSums
 
-	frames *frameWriter // nil = none are made
+	frames *frameWriter // nil = none are made, or they are finished
 }
 
 // prepare finds what has to be read, settles the cell size and checks the room.
@@ -153,12 +153,19 @@ func (l *Library) cellFor(o ImportOptions, data int64) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("import image %s: %w", o.Name, err)
 	}
+	fixed := int64(0)
+	if newest != nil {
+		fixed = newest.man.Cell
+		if err := newest.Close(); err != nil {
+			return 0, fmt.Errorf("import image %s: %w", o.Name, err)
+		}
+	}
 	cell := o.Cell
 	switch {
-	case newest != nil && cell == 0:
-		return newest.Cell, nil
-	case newest != nil && cell != newest.Cell:
-		return 0, fmt.Errorf("import image %s: its versions have cells of %s; choose that, or another name", o.Name, units.FormatBytes(newest.Cell))
+	case fixed != 0 && cell == 0:
+		return fixed, nil
+	case fixed != 0 && cell != fixed:
+		return 0, fmt.Errorf("import image %s: its versions have cells of %s; choose that, or another name", o.Name, units.FormatBytes(fixed))
 	case cell == 256*units.KiB && data > 8*units.GiB:
 		return 0, fmt.Errorf("import image %s: cells of 256 KiB are for images below 8 GiB; this one has %s", o.Name, units.FormatBytes(data))
 	case cell != 0:
@@ -171,8 +178,8 @@ func (l *Library) cellFor(o ImportOptions, data int64) (int64, error) {
 	return manifest.DefaultCell, nil
 }
 
-// newest returns the manifest of the newest readable version, or nil.
-func (l *Library) newest(name string) (*manifest.Manifest, error) {
+// newest opens the newest readable version; nil when there is none.
+func (l *Library) newest(name string) (*Version, error) {
 	list, err := l.versions(name)
 	if err != nil {
 		return nil, err
@@ -182,7 +189,7 @@ func (l *Library) newest(name string) (*manifest.Manifest, error) {
 		if err != nil {
 			continue // a damaged version, shown by List, must not stop the import that replaces it
 		}
-		return v.man, v.Close()
+		return v, nil
 	}
 	return nil, nil
 }
@@ -193,6 +200,9 @@ func (j *importJob) run(ctx context.Context) (version string, err error) {
 		return "", fmt.Errorf("import image %s: %w", j.opt.Name, err)
 	}
 	defer func() {
+		if j.frames != nil { // nobody wanted them
+			err = closeInto(err, j.frames.f.Close())
+		}
 		if err2 := tmp.discard(); err == nil && err2 != nil {
 			err = fmt.Errorf("import image %s: %w", j.opt.Name, err2)
 		}

@@ -76,6 +76,9 @@ type VersionInfo struct {
 	ShippedBytes   int64     `json:"shipped_bytes"`   // data cells times cell size
 	AllocatedBytes int64     `json:"allocated_bytes"` // what the version takes on this server
 	Cell           int64     `json:"cell"`
+	FrameBytes     int64     `json:"frame_bytes"`            // of the compressed cells beside the image, 0 = there are none
+	WireBytes      int64     `json:"wire_bytes"`             // one copy on the wire: compressed cells where they are worth it
+	FramesErr      string    `json:"frames_error,omitempty"` // why there are no compressed cells though there should be
 	DataCells      int       `json:"data_cells"`
 	ZeroCells      int64     `json:"zero_cells"`
 	Label          string    `json:"label"`
@@ -119,6 +122,10 @@ func (l *Library) info(name, version string) VersionInfo {
 	info.DataCells, info.ZeroCells, info.ShippedBytes = m.Pieces(), m.ZeroCount(), m.ShippedBytes()
 	info.UsedBytes, info.Label, info.Boot, info.OSHint = manifest.Sum(m.Used()), m.Disk.Label, m.Boot, m.OSHint
 	info.InfoHash, info.Forced = m.InfoHash, m.Forced
+	info.FrameBytes, info.WireBytes = v.FrameBytes(), v.WireBytes()
+	if v.framesErr != nil {
+		info.FramesErr = v.framesErr.Error()
+	}
 	if info.AllocatedBytes, err = v.allocated(); err != nil {
 		info.Err = err.Error()
 	}

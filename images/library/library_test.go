@@ -18,7 +18,12 @@ import (
 	"labswarm/internal/testreq"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(repairEnv); dir != "" {
+		repairForever(dir)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const MiB = fixture.MiB
 

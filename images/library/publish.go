@@ -33,18 +33,16 @@ func (j *importJob) publish(tmp *temp) (string, error) {
 		return "", err
 	}
 	if !slices.Contains(j.opt.Force, ForceUnchanged) {
-		newest, err := j.lib.newest(j.opt.Name)
-		if err != nil {
-			return "", err
-		}
-		if newest != nil && sameContent(newest, m) {
-			return "", &UnchangedError{Name: j.opt.Name, Version: newest.Version}
+		if version, err := j.unchanged(tmp, m); version != "" || err != nil {
+			return version, err
 		}
 	}
 	if j.frames != nil {
-		files[frameIndexFile] = j.frames.file(manifest.Digest(files[manifestFile]))
+		if err := j.finishFrames(manifest.Digest(files[manifestFile])); err != nil {
+			return "", err
+		}
 	}
-	for _, name := range []string{usedFile, hashesFile, torrentFile, frameIndexFile, manifestFile, sigFile} {
+	for _, name := range []string{usedFile, hashesFile, torrentFile, manifestFile, sigFile} {
 		if data := files[name]; data != nil {
 			if err := writeSynced(filepath.Join(tmp.dir, name), data); err != nil {
 				return "", err
@@ -55,6 +53,37 @@ func (j *importJob) publish(tmp *temp) (string, error) {
 		return "", err
 	}
 	return version, tmp.rename(j.lib, j.opt.Name, version)
+}
+
+// unchanged looks whether the newest version holds the same content: an UnchangedError then, or when that version lacks
+// compressed cells and this import has made them, they are added to it and its name is returned.
+func (j *importJob) unchanged(tmp *temp, m *manifest.Manifest) (version string, err error) {
+	v, err := j.lib.newest(j.opt.Name)
+	if v == nil || err != nil {
+		return "", err
+	}
+	defer func() { err = closeInto(err, v.Close()) }()
+	if !sameContent(v.man, m) {
+		return "", nil
+	}
+	same := &UnchangedError{Name: j.opt.Name, Version: v.man.Version}
+	if j.frames == nil || v.frames != nil {
+		return "", same
+	}
+	if err := j.finishFrames(v.Digest()); err != nil {
+		return "", err
+	}
+	if err := installFrames(tmp.dir, v.dir); err != nil {
+		return "", err
+	}
+	j.opt.Warn(fmt.Sprintf("the content is that of version %s, which had no compressed cells: they are added to it, no new version was made", v.man.Version))
+	return v.man.Version, nil
+}
+
+func (j *importJob) finishFrames(digest [32]byte) error {
+	w := j.frames
+	j.frames = nil
+	return w.finish(digest)
 }
 
 // encode makes all files of the version and loads them again the way every reader does.

@@ -3,7 +3,6 @@ package library
 import (
 	"context"
 	"crypto/sha1" // pieces of a BitTorrent v1 file are SHA-1
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -118,7 +117,7 @@ func (l *Library) fetchPath(name, version string) string {
 // open writes the small files anew, whatever is there, and opens disk.raw.
 func (in *Incoming) open(f Files) error {
 	dir := in.tmp.dir
-	for _, name := range []string{framesFile, frameIndexFile, usedFile, hashesFile, torrentFile, manifestFile, sigFile} {
+	for _, name := range []string{framesFile, usedFile, hashesFile, torrentFile, manifestFile, sigFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -238,7 +237,11 @@ func (in *Incoming) publish(ctx context.Context, progress func(Progress)) ([]int
 		return fw.add(ctx, ord, cell)
 	})
 	if fw != nil {
-		err = fw.close(err)
+		if err == nil && res.OK() {
+			err = fw.finish(v.Digest())
+		} else {
+			err = closeInto(err, fw.f.Close())
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -252,15 +255,6 @@ func (in *Incoming) publish(ctx context.Context, progress func(Progress)) ([]int
 	}
 	if len(bad) > 0 {
 		return bad, nil
-	}
-	if fw != nil {
-		// A run that found bad pieces, or was killed, may have left an older index.
-		if err := os.Remove(filepath.Join(v.dir, frameIndexFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		if err := writeSynced(filepath.Join(v.dir, frameIndexFile), fw.file(v.Digest())); err != nil {
-			return nil, err
-		}
 	}
 	if err := v.raw.Sync(); err != nil {
 		return nil, err
@@ -360,7 +354,7 @@ func (v *Version) Repair(piece int, buf []byte) (err error) {
 		return fmt.Errorf("repair piece %d of %d bytes: out of range", piece, len(buf))
 	}
 	cell := v.man.CellOf(piece)
-	if sha1.Sum(buf) != v.tor.Hashes[piece] || sha256.Sum256(buf) != v.man.PieceSHA256(piece) {
+	if !v.matches(piece, buf) {
 		return v.bad(cell, piece, "what should repair it is not right either")
 	}
 	off := cell * v.man.Cell

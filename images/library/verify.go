@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha1" // pieces of a BitTorrent v1 file are SHA-1
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,16 +24,41 @@ type Result struct {
 	ZeroCells int64           // zero cells checked
 	Bytes     int64           // bytes hashed
 	Bad       []*BadCellError // damaged cells, ascending
+
+	Frames    int     // compressed cells that are right
+	BadFrames []int64 // cells whose compressed form is damaged or missing, ascending; they travel plain
+	FramesErr error   // why there are no compressed cells at all though there should be
 }
 
-// OK tells whether nothing was found.
+// OK tells whether no damaged cell was found. Compressed cells do not count: without them the image travels plain.
 func (r Result) OK() bool { return len(r.Bad) == 0 }
 
+// FramesOK tells whether the compressed cells are as they should be.
+func (r Result) FramesOK() bool { return len(r.BadFrames) == 0 && r.FramesErr == nil }
+
 // Verify reads the whole version again and compares every data cell with the SHA-256 of the signed manifest and the
-// SHA-1 of the torrent, and every zero cell with zero. Damaged cells are in the result; an error means that it could
-// not be done. progress may be nil. Opening the version has checked signature, manifest and torrent already.
+// SHA-1 of the torrent, every zero cell with zero, and every compressed cell with its plain one. Damaged cells are in
+// the result; an error means that it could not be done. progress may be nil. Opening the version has checked signature,
+// manifest and torrent already.
 func (v *Version) Verify(ctx context.Context, progress func(Progress)) (Result, error) {
-	return v.verify(ctx, progress, func(context.Context, int64, []byte) error { return nil })
+	if v.frames == nil {
+		res, err := v.verify(ctx, progress, func(context.Context, int64, []byte) error { return nil })
+		res.FramesErr = v.framesErr
+		return res, err
+	}
+	check, err := newFrameCheck(v)
+	if err != nil {
+		return Result{}, err
+	}
+	defer check.close()
+	res, err := v.verify(ctx, progress, check.cell)
+	check.into(&res)
+	return res, err
+}
+
+// matches tells whether cell is what manifest and torrent say of a piece.
+func (v *Version) matches(piece int, cell []byte) bool {
+	return sha1.Sum(cell) == v.tor.Hashes[piece] && sha256.Sum256(cell) == v.man.PieceSHA256(piece)
 }
 
 // verify is Verify that hands every data cell on with its ordinal, masked; nil for a damaged one. Cells come from

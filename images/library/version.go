@@ -64,8 +64,9 @@ func (l *Library) open(name, version string) (*Version, error) {
 		return nil, fmt.Errorf("open image %s/%s: %w", name, version, errors.Join(err, raw.Close()))
 	}
 	v.raw = raw
-	if v.man.Codec == CodecZstd {
-		v.frames, v.framesErr = v.openFrames()
+	v.frames, v.framesErr = v.openFrames()
+	if v.man.Codec != CodecZstd && errors.Is(v.framesErr, fs.ErrNotExist) {
+		v.framesErr = nil // none were wanted
 	}
 	return v, nil
 }

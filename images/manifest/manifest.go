@@ -54,7 +54,7 @@ type Manifest struct {
 	InfoHash    string      `json:"infohash"` // 40 hex digits, of image.torrent
 	Boot        string      `json:"boot"`     // bios, uefi, both or unknown
 	OSHint      string      `json:"os_hint"`  // free text
-	Codec       string      `json:"codec"`    // none, or zstd when frames may travel
+	Codec       string      `json:"codec"`    // zstd: made with a frame store; none
 	Personalise Personalise `json:"personalise"`
 	Forced      []string    `json:"forced"` // guards the admin overrode
 

@@ -1,11 +1,14 @@
 package agenttest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"labswarm/internal/testreq"
 )
@@ -22,11 +25,43 @@ type Loop struct {
 func NewLoop(t testing.TB, content []byte, opts ...string) *Loop {
 	t.Helper()
 	testreq.Root(t)
-	losetup := testreq.Tool(t, "losetup", "mount")
-	l := &Loop{File: filepath.Join(t.TempDir(), "seat.img")}
-	if err := os.WriteFile(l.File, content, 0o600); err != nil {
+	file := filepath.Join(t.TempDir(), "seat.img")
+	if err := os.WriteFile(file, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return attach(t, file, opts)
+}
+
+// NewFailingLoop is an empty disk of the given size that takes no more than the
+// first room bytes written to it, wherever: then writes fail with an error of the
+// kernel's. Both in bytes.
+func NewFailingLoop(t testing.TB, size, room int64) *Loop {
+	t.Helper()
+	testreq.Root(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", room)); err != nil {
+		t.Fatalf("mount a tmpfs of %d bytes: %v", room, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	file := filepath.Join(dir, "seat.img")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, size); err != nil {
+		t.Fatal(err)
+	}
+	return attach(t, file, nil)
+}
+
+// attach makes a loop device of a file.
+func attach(t testing.TB, file string, opts []string) *Loop {
+	t.Helper()
+	losetup := testreq.Tool(t, "losetup", "mount")
+	l := &Loop{File: file}
 	args := append([]string{"--find", "--show"}, append(opts, l.File)...)
 	out, err := exec.CommandContext(t.Context(), losetup, args...).CombinedOutput()
 	if err != nil {

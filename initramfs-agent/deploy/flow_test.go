@@ -179,17 +179,6 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestPoolBuffers(t *testing.T) {
-	for _, tt := range []struct {
-		ram, cell int64
-		want      int
-	}{{512 << 20, 1 << 20, 42}, {16 << 30, 1 << 20, 64}, {16 << 30, 4 << 20, 16}, {256 << 20, 4 << 20, 8}} {
-		if got := poolBuffers(tt.ram, tt.cell); got != tt.want {
-			t.Errorf("poolBuffers(%d, %d) = %d; want %d", tt.ram, tt.cell, got, tt.want)
-		}
-	}
-}
-
 func TestMeter(t *testing.T) {
 	var m meter
 	for i := range 20 {

@@ -5,6 +5,8 @@ package deploy
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -13,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"labswarm/api"
 	"labswarm/api/order"
@@ -289,6 +293,40 @@ func TestCorruptionIsFoundByReadback(t *testing.T) {
 	r := proven(t, s, l, out, err)
 	if !spoilt.Load() || r.CellsWritten != m.Pieces()+1 {
 		t.Errorf("spoilt %v, %d cells written; want %d and one again", spoilt.Load(), r.CellsWritten, m.Pieces())
+	}
+}
+
+// TestDiskThatStopsTakingWrites: a write error in mid-deployment fails this host,
+// with disk, offset and errno in the report, and is never called done.
+func TestDiskThatStopsTakingWrites(t *testing.T) {
+	im := agenttest.New(t, agenttest.Options{Cells: 32})
+	s := agenttest.NewServer(t, im)
+	m := im.Bundle.Manifest // zero cells take room as well
+	l := agenttest.NewFailingLoop(t, int64(len(im.Raw)), m.ZeroCount()*m.Cell+im.Bundle.ShippedBytes()/2)
+	out, err := Run(t.Context(), config(t, s, loops(l.Name)))
+	var we *disk.WriteError
+	if !errors.As(err, &we) || we.Op != "write" || we.Off <= 0 || !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("Run = %+v, %v; want a write error with its offset and errno", out, err)
+	}
+	r := s.Last()
+	if r.OK || r.Code != api.CodeDiskWrite || out.Verified || !out.Committed {
+		t.Errorf("result %+v, outcome %+v; want a failed disk", r, out)
+	}
+	for _, want := range []string{l.Name, fmt.Sprintf("sector %d", we.Off/512), we.Err.Error()} {
+		if !strings.Contains(r.Error, want) {
+			t.Errorf("the report says %q; want %q in it", r.Error, want)
+		}
+	}
+	if r.CellsWritten == 0 || r.CellsWritten >= m.Pieces() {
+		t.Errorf("%d of %d cells written; want it to fail in the middle", r.CellsWritten, m.Pieces())
+	}
+	if r.BytesFromSeed > im.Bundle.ShippedBytes()*3/2 {
+		t.Errorf("%d bytes fetched of an image of %d: it went on asking", r.BytesFromSeed, im.Bundle.ShippedBytes())
+	}
+	for _, st := range s.Seen() {
+		if st == api.StateDone || st == api.StateVerifying {
+			t.Errorf("states reported: %v", s.Seen())
+		}
 	}
 }
 

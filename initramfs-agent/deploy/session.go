@@ -56,6 +56,7 @@ type session struct {
 	released  chan struct{} // closed by the first assignment with Release
 	isRelease bool
 	job       uint64
+	frames    string // what the server says about compressed cells: on, off, or "" = decide by link and disk
 }
 
 func newSession(cfg Config, c *contact.Client, ln net.Listener) *session {
@@ -93,7 +94,7 @@ func (s *session) port() int {
 
 func (s *session) enrolled(rep api.EnrolReply) {
 	s.mu.Lock()
-	s.job = rep.Job
+	s.job, s.frames = rep.Job, rep.Frames
 	s.mu.Unlock()
 	s.cfg.Log.Info("enrolled", "host", rep.Host, "room", rep.Room, "job", rep.Job, "image", rep.Image, "status", rep.Status)
 	s.cfg.Screen.Update(func(v *screen.View) {

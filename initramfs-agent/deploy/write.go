@@ -40,7 +40,7 @@ func (s *session) deploy(ctx context.Context, o order.Order, v *order.Verified, 
 	if err != nil {
 		return err
 	}
-	node, err := s.newNode(o, b, ses)
+	node, err := s.newNode(o, b, ses, d)
 	if err != nil {
 		return err
 	}
@@ -86,10 +86,13 @@ func (s *session) granted(c order.Cleared, err error) error {
 	return err
 }
 
-func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session) (*peer.Node, error) {
+func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session, d api.Disk) (*peer.Node, error) {
+	nics := s.cfg.Source.Collect(nil, nil).NICs
+	compressed := s.compressed(nics, d)
+	mem := budget(bootenv.RAMBytes(), b.Manifest.Cell, compressed)
 	cfg := peer.Config{
 		InfoHash: b.Torrent.InfoHash, Pieces: b.Manifest.Pieces(), PieceLen: b.Manifest.Cell, Hash: b.PieceHash,
-		Storage: ses.Storage, Listener: s.ln, PoolBuffers: poolBuffers(bootenv.RAMBytes(), b.Manifest.Cell), Log: s.cfg.Log,
+		Storage: ses.Storage, Listener: s.ln, PoolBuffers: mem.buffers, FrameCacheBytes: mem.frames, NoFrames: !compressed, Log: s.cfg.Log,
 		Pass: func() (*peercert.Pass, error) { return s.pass, nil }, PlainPeers: o.Swarm.PlainPeers,
 		OnAccuse: func(piece int, from peer.Peer) {
 			s.mu.Lock()
@@ -112,12 +115,6 @@ func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session) 
 	node.SetSources(sources(s.assigned))
 	s.mu.Unlock()
 	return node, nil
-}
-
-// poolBuffers keeps the data plane's memory at a twelfth of the machine's, at
-// most 64 MiB.
-func poolBuffers(ram, cell int64) int {
-	return int(max(min(ram/12, 64<<20)/cell, 8))
 }
 
 // fetchAndProve fetches what is missing, reads everything back, fetches once

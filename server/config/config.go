@@ -32,9 +32,10 @@ type Config struct {
 	AnswerRS   bool   // answer router solicitations with an empty RA: iPXE boots 16 s faster
 	KernelArgs string // appended to the agent's command line
 
-	SeedRateBps int64 // bytes per second the server sends to all hosts together, 0 = no cap
-	SeedMbps    int   // what the server's link carries, Mb/s; 0 = ask the kernel
-	PlainPeers  bool  // let standard BitTorrent clients in (tracker on TCP 7442)
+	SeedRateBps int64  // bytes per second the server sends to all hosts together, 0 = no cap
+	SeedMbps    int    // what the server's link carries, Mb/s; 0 = ask the kernel
+	Frames      string // compressed cells: auto (each host decides by its link and disk), on or off
+	PlainPeers  bool   // let standard BitTorrent clients in (tracker on TCP 7442)
 
 	// Ports, 0 = the documented ones. Others are for tests.
 	AgentPort, PeerPort, TrackerPort            int
@@ -44,7 +45,7 @@ type Config struct {
 // Default returns the safe defaults; StateDir and Interface must still be set.
 func Default() Config {
 	return Config{
-		DHCP: "proxy", BootStyle: "chain", ProxyStyle: "offer", AnswerRS: true,
+		DHCP: "proxy", BootStyle: "chain", ProxyStyle: "offer", AnswerRS: true, Frames: "auto",
 		AgentPort: api.AgentPort, PeerPort: api.PeerPort, TrackerPort: api.PlainTrackerPort,
 	}
 }
@@ -101,6 +102,10 @@ func (c *Config) Fill() error {
 	one("--dhcp", c.DHCP, "proxy", "dhcp", "off")
 	one("--boot-style", c.BootStyle, "chain", "silent")
 	one("--proxy-style", c.ProxyStyle, "offer", "4011", "menu")
+	if c.Frames == "" {
+		c.Frames = "auto"
+	}
+	one("--frames", c.Frames, "auto", "on", "off")
 	if c.DHCP == "dhcp" && !c.PoolStart.IsValid() {
 		bad("--dhcp dhcp gives out addresses: name them with --dhcp-range FIRST-LAST")
 	}

@@ -8,13 +8,13 @@ import (
 
 func TestFillNamesEveryFault(t *testing.T) {
 	c := Default()
-	c.DHCP, c.BootStyle, c.SeedRateBps, c.AgentPort = "dhcp", "loud", -1, 70000
+	c.DHCP, c.BootStyle, c.Frames, c.SeedRateBps, c.AgentPort = "dhcp", "loud", "maybe", -1, 70000
 	err := c.Fill()
 	var ce *Error
 	if !errors.As(err, &ce) || ce.ExitCode() != 78 {
 		t.Fatalf("Fill = %v; want *Error with exit code 78", err)
 	}
-	for _, want := range []string{"--state-dir", "--lab-if", "--boot-style", "--dhcp-range", "rate", "70000"} {
+	for _, want := range []string{"--state-dir", "--lab-if", "--boot-style", "--frames", "--dhcp-range", "rate", "70000"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in %v", want, err)
 		}

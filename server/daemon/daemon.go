@@ -195,7 +195,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if err != nil {
 		return err
 	}
-	seed := seeder.Config{Listener: peers, RateBps: s.cfg.SeedRateBps, PlainPeers: s.cfg.PlainPeers, Log: s.log.With("part", "seed")}
+	seed := seeder.Config{Listener: peers, RateBps: s.cfg.SeedRateBps, PlainPeers: s.cfg.PlainPeers, NoFrames: s.cfg.Frames == "off", Log: s.log.With("part", "seed")}
 	copy(seed.PeerID[:], "-LW0100-")
 	if _, err := rand.Read(seed.PeerID[8:]); err != nil {
 		return fmt.Errorf("make peer id: %w", err)
@@ -212,7 +212,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 		served: map[[20]byte]*served{}, relays: map[[20]byte][]registry.Seed{}}
 	imgs := newImages(lib)
 	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: imgs, Swarms: sw,
-		BootStyle: s.cfg.BootStyle, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
+		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
 		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet})
 	if err != nil {
 		return err

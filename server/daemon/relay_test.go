@@ -121,7 +121,7 @@ func TestRelayCopiesAndJoinsThePlan(t *testing.T) {
 	if v.Room != "r1" || v.LinkMbps != 1000 || v.Images[0].Received < v.Images[0].Sent {
 		t.Errorf("relay as the admin sees it: %+v", v)
 	}
-	for _, f := range []string{"disk.raw", "manifest.json", "manifest.sig", "image.torrent", "frames.zst", "frames.idx"} {
+	for _, f := range []string{"disk.raw", "manifest.json", "manifest.sig", "image.torrent", "frames.zst"} {
 		rel := filepath.Join("images", s.image, v.Images[0].Version, f)
 		a, err1 := os.ReadFile(filepath.Join(s.dir, rel))
 		b, err2 := os.ReadFile(filepath.Join(r.cfg.StateDir, rel))

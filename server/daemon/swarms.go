@@ -227,9 +227,9 @@ func (s *swarms) Subscribe(text, host string) (<-chan api.Assignment, func()) {
 }
 
 // Sent implements control.Swarms.
-func (s *swarms) Sent(text string) (n int64) {
-	s.with(text, func(ih [20]byte) error { n = s.seeder.Sent(ih); return nil })
-	return n
+func (s *swarms) Sent(text string) (image, wire int64) {
+	s.with(text, func(ih [20]byte) error { image, wire = s.seeder.Sent(ih); return nil })
+	return image, wire
 }
 
 var (

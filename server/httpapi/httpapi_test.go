@@ -47,7 +47,7 @@ func (noSwarms) Stop(string)                                      {}
 func (noSwarms) Report(string, control.HostReport)                {}
 func (noSwarms) Expect(string, int)                               {}
 func (noSwarms) Leave(string, string)                             {}
-func (noSwarms) Sent(string) int64                                { return 0 }
+func (noSwarms) Sent(string) (image, wire int64)                  { return 0, 0 }
 func (noSwarms) Assignment(string, string) (api.Assignment, bool) { return api.Assignment{}, false }
 func (noSwarms) Subscribe(string, string) (<-chan api.Assignment, func()) {
 	return make(chan api.Assignment), func() {}

@@ -61,6 +61,7 @@ type Job struct {
 	Ended     time.Time `json:"ended,omitzero"`
 	Result    string    `json:"result"`
 	SeedSent  int64     `json:"seed_sent"`
+	SeedWire  int64     `json:"seed_wire,omitempty"`
 }
 
 // WindowOpen reports whether new work may begin.

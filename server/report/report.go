@@ -18,8 +18,9 @@ type Report struct {
 	Result        string    `json:"result"` // "" while the job is live
 	Created       time.Time `json:"created"`
 	Image         Image     `json:"image"`
-	SeedBytesSent int64     `json:"seed_bytes_sent"`
-	DurationS     float64   `json:"duration_s"` // from the job's creation to its end, or to now
+	SeedBytesSent int64     `json:"seed_bytes_sent"` // bytes of the image: a compressed cell counts as the cell
+	SeedWireBytes int64     `json:"seed_wire_bytes"` // the same as they travelled
+	DurationS     float64   `json:"duration_s"`      // from the job's creation to its end, or to now
 	Hosts         []Host    `json:"hosts"`
 }
 
@@ -64,7 +65,7 @@ func Make(j api.Job, now time.Time) Report {
 	r := Report{
 		Job: j.ID, Room: j.Room, Result: j.Result, Created: j.Created,
 		Image:         Image{Name: j.Image, Version: j.Version, BytesShipped: j.BytesShipped, Cells: j.Cells},
-		SeedBytesSent: j.SeedSent, DurationS: seconds(end.Sub(j.Created)), Hosts: []Host{},
+		SeedBytesSent: j.SeedSent, SeedWireBytes: j.SeedWire, DurationS: seconds(end.Sub(j.Created)), Hosts: []Host{},
 	}
 	for _, s := range j.Slots {
 		h := Host{

@@ -13,7 +13,7 @@ import (
 func TestMake(t *testing.T) {
 	t0 := time.Date(2026, 11, 20, 2, 0, 0, 0, time.UTC)
 	j := api.Job{
-		ID: 7, Image: "deb", Version: "2026-11-20.1", Room: "A101", Created: t0, Cells: 360, BytesShipped: 360 << 20, SeedSent: 361 << 20,
+		ID: 7, Image: "deb", Version: "2026-11-20.1", Room: "A101", Created: t0, Cells: 360, BytesShipped: 360 << 20, SeedSent: 361 << 20, SeedWire: 100 << 20,
 		Slots: []api.Slot{{
 			Host: "a1", MAC: "52:54:00:00:00:01", Firmware: "uefi", State: api.StateConfirmed, Attempt: 1, Verified: true, OSSeen: true,
 			CellsWritten: 350, CellsKept: 10, BytesFromSeed: 1, BytesFromPeers: 2,
@@ -25,7 +25,7 @@ func TestMake(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"job":7,"room":"A101","result":"","created":"2026-11-20T02:00:00Z",` +
-		`"image":{"name":"deb","version":"2026-11-20.1","bytes_shipped":377487360,"cells":360},"seed_bytes_sent":378535936,"duration_s":90,` +
+		`"image":{"name":"deb","version":"2026-11-20.1","bytes_shipped":377487360,"cells":360},"seed_bytes_sent":378535936,"seed_wire_bytes":104857600,"duration_s":90,` +
 		`"hosts":[{"name":"a1","mac":"52:54:00:00:00:01","firmware":"uefi","state":"CONFIRMED","attempts":1,"bytes_from_seed":1,"bytes_from_peers":2,` +
 		`"cells_written":350,"cells_kept":10,"verified":true,"local_os":true,"error":"","timeline":[{"t_s":1.5,"event":"ARMED"}]}]}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {

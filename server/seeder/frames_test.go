@@ -50,11 +50,29 @@ func TestFramesAreServed(t *testing.T) {
 	if r.asked.Load() == 0 {
 		t.Error("no frame was asked for")
 	}
-	want := int64(len(r.data)) * pieceLen
-	for end := time.Now().Add(20 * time.Second); s.Sent(r.ih) < want && time.Now().Before(end); {
+	want, wantWire := int64(len(r.data))*pieceLen, int64(0)
+	for _, f := range r.frames {
+		wantWire += int64(len(f))
+	}
+	for end := time.Now().Add(20 * time.Second); sent(s, r.ih) < want && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	if n := s.Sent(r.ih); n != want {
-		t.Errorf("Sent = %d; want %d image bytes", n, want)
+	if n, wire := s.Sent(r.ih); n != want || wire != wantWire {
+		t.Errorf("Sent = %d, %d; want %d image bytes and %d on the wire", n, wire, want, wantWire)
+	}
+}
+
+// TestNoFrames: a seeder that is told so sends every piece plain.
+func TestNoFrames(t *testing.T) {
+	s, addr := serve(t, Config{AllowPeer: func(netip.Addr) bool { return true }, NoFrames: true})
+	r := &framedRAM{ram: newRAM(t, "framed", 3), frames: [][]byte{{1}, {2}, {3}}}
+	if err := s.Add(r); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := fetch(t, r.ram, addr, 20*time.Second); !ok {
+		t.Fatal("the image did not arrive")
+	}
+	if n := r.asked.Load(); n != 0 {
+		t.Errorf("%d frames were asked for", n)
 	}
 }

@@ -43,6 +43,7 @@ type Config struct {
 	Admit      func(infoHash [20]byte, id peercert.ID) error
 	RateBps    int64 // bytes per second to all peers together, 0 = no cap
 	PlainPeers bool  // let standard clients in too
+	NoFrames   bool  // send every piece plain
 	Log        *slog.Logger
 }
 
@@ -122,7 +123,7 @@ func (s *Seeder) Add(src Source) error {
 	}
 	cfg := peer.Config{
 		InfoHash: ih, PeerID: s.cfg.PeerID, Pieces: src.Pieces(), PieceLen: src.PieceLen(), Hash: src.Hash,
-		Storage: st, Seed: true, Limiter: s.limiter, AllowPeer: s.cfg.AllowPeer, PlainPeers: s.cfg.PlainPeers, Log: s.cfg.Log,
+		Storage: st, Seed: true, Limiter: s.limiter, AllowPeer: s.cfg.AllowPeer, PlainPeers: s.cfg.PlainPeers, NoFrames: s.cfg.NoFrames, Log: s.cfg.Log,
 	}
 	if s.cfg.Pass != nil {
 		cfg.Pass = func() (*peercert.Pass, error) { return s.cfg.Pass(ih) }
@@ -190,16 +191,17 @@ func (s *Seeder) Expel(infoHash [20]byte, host string) {
 	}
 }
 
-// Sent counts the payload bytes sent of a version since Add, 0 when it is not
-// served.
-func (s *Seeder) Sent(infoHash [20]byte) int64 {
+// Sent counts what was sent of a version since Add, in bytes of the image and as
+// it travelled, compressed or not; 0 when it is not served.
+func (s *Seeder) Sent(infoHash [20]byte) (image, wire int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sd := s.nodes[infoHash]
 	if sd == nil {
-		return 0
+		return 0, 0
 	}
-	return sd.node.Stats().BytesUploaded
+	st := sd.node.Stats()
+	return st.BytesUploaded, st.WireUploaded
 }
 
 // storage adapts a Source to a seed's Storage: nothing is ever written.

@@ -27,7 +27,8 @@ func (s *nullStore) WritePiece(int, []byte) error      { return nil }
 // BenchmarkChain moves 256 MiB in cells of 1 MiB through chains of one and
 // three hosts on loopback, unshaped, plain and as frames of a third of the
 // size. MB/s is per host; cpu-s/GiB is of the whole process per GiB delivered;
-// wire is the part of the bytes that travelled.
+// wire is the part of the bytes that travelled, %plain of the pieces that came
+// plain to the last host.
 func BenchmarkChain(b *testing.B) {
 	for _, hosts := range []int{1, 3} {
 		for _, form := range []string{"plain", "frames"} {
@@ -60,7 +61,7 @@ func benchChain(b *testing.B, hosts int, framed bool) {
 		}
 		f = e.Encode(nil, data)
 	}
-	wire := int64(0)
+	wire, plain := int64(0), 0
 	sum := sha1.Sum(data)
 	cpu := cpuTime(b)
 	for range b.N {
@@ -92,7 +93,8 @@ func benchChain(b *testing.B, hosts int, framed bool) {
 			<-n.Done()
 		}
 		b.StopTimer()
-		wire = nodes[hosts].Stats().WireReceived
+		last := nodes[hosts].Stats()
+		wire, plain = last.WireReceived, pieces-last.FramesReceived
 		cancel()
 		for range nodes {
 			if err := <-ended; err != nil {
@@ -103,6 +105,7 @@ func benchChain(b *testing.B, hosts int, framed bool) {
 	}
 	used := (cpuTime(b) - cpu).Seconds()
 	b.ReportMetric(float64(wire)/(pieces*pieceLen), "wire")
+	b.ReportMetric(100*float64(plain)/pieces, "%plain")
 	b.ReportMetric(used/(float64(b.N)*float64(hosts)*pieces*pieceLen/(1<<30)), "cpu-s/GiB")
 }
 

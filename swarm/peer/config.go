@@ -100,8 +100,8 @@ type Config struct {
 	// CacheBytes bounds what the RAM cache for uploads keeps, 0 means 128 MiB;
 	// never more than the pool leaves after fetching.
 	CacheBytes int64
-	// FrameCacheBytes bounds the frames kept in RAM for uploads; 0 means a third
-	// of the piece buffers' memory. They lie in Go's heap.
+	// FrameCacheBytes bounds the frames kept in RAM for uploads, outside Go's
+	// heap; 0 means as much as the piece buffers, at most 64 MiB.
 	FrameCacheBytes int64
 	NoFrames        bool         // neither ask for compressed pieces nor send them
 	MaxPeers        int          // accepted connections at once, 0 means 64
@@ -121,6 +121,7 @@ const (
 	defaultPool     = 64
 	minPool         = 8
 	defaultCache    = 128 << 20
+	defaultFrames   = 64 << 20
 	defaultMaxPeers = 64
 	maxPieceLen     = 64 << 20 // bytes; images.md knows 256 KiB to 4 MiB
 )
@@ -158,8 +159,9 @@ func (c *Config) check() error {
 		c.CacheBytes = defaultCache
 	}
 	if c.FrameCacheBytes == 0 {
-		c.FrameCacheBytes = int64(c.PoolBuffers) * c.PieceLen / 3
+		c.FrameCacheBytes = min(int64(c.PoolBuffers)*c.PieceLen, defaultFrames)
 	}
+	c.FrameCacheBytes = min(c.FrameCacheBytes, int64(c.Pieces)*c.PieceLen)
 	if c.MaxPeers == 0 {
 		c.MaxPeers = defaultMaxPeers
 	}

@@ -17,6 +17,7 @@ import (
 
 const (
 	idleTime     = 150 * time.Second // without any message; BEP 3 keepalives come every two minutes
+	messageTime  = 30 * time.Second  // for the rest of a message that has begun: 256 KiB at 9 KB/s
 	keepaliveGap = 100 * time.Second // of silence after which we send one
 	writeTime    = 60 * time.Second  // for one block into the socket
 	extendedTime = 3 * time.Second   // to wait for a BEP 10 handshake that was promised
@@ -39,9 +40,11 @@ type conn struct {
 
 	lastRx atomic.Int64 // Unix ns of the last payload byte, or of the first open request
 	more   chan struct{}
-	gone   chan struct{} // closed by close
-	once   sync.Once
-	why    error // reason of close; read after gone
+	// frameAsked is when the peer last asked for bytes of a frame, Unix ns; 0 = never.
+	frameAsked atomic.Int64
+	gone       chan struct{} // closed by close
+	once       sync.Once
+	why        error // reason of close; read after gone
 
 	// Guarded by Node.mu.
 	ready    bool // extension handshake seen, or not to be expected
@@ -182,6 +185,7 @@ func (c *conn) push() {
 
 // readLoop handles what the peer sends until the connection ends.
 func (c *conn) readLoop() error {
+	c.r.Begun = c.hurry
 	for {
 		if err := c.nc.SetReadDeadline(time.Now().Add(idleTime)); err != nil {
 			return fmt.Errorf("set deadline: %w", err)
@@ -200,6 +204,15 @@ func (c *conn) readLoop() error {
 			return err
 		}
 	}
+}
+
+// hurry bounds the time for a message that has begun. Without it a peer that sends
+// a byte now and then would hold its connection for ever.
+func (c *conn) hurry() error {
+	if err := c.nc.SetReadDeadline(time.Now().Add(messageTime)); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	return nil
 }
 
 // handle applies one message other than Piece.

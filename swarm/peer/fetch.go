@@ -28,10 +28,10 @@ type fetch struct {
 	got     int  // blocks in the buffer
 	refused bool // the source will not send (all of) it
 
-	plain    bool   // asked for plain
-	frameLen int    // length of the frame that comes in place of the piece, 0 = it comes plain
-	turns    int    // changes of frameLen
-	frame    []byte // what came, once complete
+	plain    bool         // asked for plain
+	frameLen int          // length of the frame that comes in place of the piece, 0 = it comes plain
+	turns    int          // changes of frameLen
+	frame    *cachedFrame // what came, once complete; nil when there was no room
 }
 
 // bar says that a piece came with a wrong hash: for a while only the server may

@@ -1,10 +1,8 @@
 package peer
 
 import (
-	"bytes"
-	"container/list"
 	"fmt"
-	"sync"
+	"time"
 
 	"labswarm/swarm/frame"
 	"labswarm/swarm/wire"
@@ -19,96 +17,72 @@ type FrameSource interface {
 	Frame(piece int, buf []byte) ([]byte, bool)
 }
 
-// frameCache keeps the frames of pieces that were found right, least recently
-// used out first. It counts bytes: frames are of any length. A frame is never
-// changed, so who sends one that has just gone out of the cache may go on.
-type frameCache struct {
-	mu    sync.Mutex
-	lru   *list.List // of cachedFrame, most recently used in front
-	at    map[int]*list.Element
-	bytes int64
-	limit int64
-}
-
-type cachedFrame struct {
-	piece int
-	b     []byte
-}
-
-func newFrameCache(limit int64) *frameCache {
-	return &frameCache{lru: list.New(), at: map[int]*list.Element{}, limit: limit}
-}
-
-// get returns the frame of a piece, nil when it is not here.
-func (c *frameCache) get(piece int) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e := c.at[piece]
-	if e == nil {
-		return nil
-	}
-	c.lru.MoveToFront(e)
-	return e.Value.(cachedFrame).b
-}
-
-// put keeps the frame of a piece in place of an earlier one.
-func (c *frameCache) put(piece int, b []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dropLocked(c.at[piece])
-	c.at[piece] = c.lru.PushFront(cachedFrame{piece, b})
-	c.bytes += int64(len(b))
-	for c.bytes > c.limit {
-		c.dropLocked(c.lru.Back())
-	}
-}
-
-// drop forgets the frame of a piece.
-func (c *frameCache) drop(piece int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dropLocked(c.at[piece])
-}
-
-func (c *frameCache) dropLocked(e *list.Element) {
-	if e == nil {
-		return
-	}
-	f := c.lru.Remove(e).(cachedFrame)
-	delete(c.at, f.piece)
-	c.bytes -= int64(len(f.b))
-}
-
-// frame returns the frame of a piece we hold: from RAM or from the storage; nil
-// when the piece has to travel plain.
-func (n *Node) frame(piece int) []byte {
-	if b := n.frames.get(piece); b != nil {
-		return b
+// frame returns the frame of a piece we hold, for the caller to release: from RAM
+// or from the storage; nil when the piece has to travel plain.
+func (n *Node) frame(piece int) *cachedFrame {
+	if f := n.frames.get(piece); f != nil {
+		return f
 	}
 	src, ok := n.cfg.Storage.(FrameSource)
 	if !ok {
 		return nil
 	}
-	b, ok := src.Frame(piece, nil)
+	longest := frame.MaxLen(int(n.cfg.PieceLen))
+	f := n.frames.alloc(piece, longest, n.childFronts())
+	if f == nil {
+		f = &cachedFrame{b: make([]byte, longest), piece: piece, refs: 1}
+	}
+	b, ok := src.Frame(piece, f.b)
 	if !ok || !frame.Worth(len(b), int(n.cfg.PieceLen)) {
+		n.frames.release(f)
 		return nil
 	}
 	if err := frame.Check(b, int(n.cfg.PieceLen)); err != nil {
 		n.log.Error("frame cannot be served, the piece goes plain", "piece", piece, "err", err)
+		n.frames.release(f)
 		return nil
 	}
-	n.frames.put(piece, b)
-	return b
+	copy(f.b, b) // nothing is copied when the source used the buffer
+	n.frames.trim(f, len(b))
+	n.frames.put(f)
+	return f
+}
+
+// activeChild is how long a child that asked for a frame counts as one that will
+// ask for the next.
+const activeChild = 10 * time.Second
+
+// childFronts returns the lowest missing pieces of the children that take frames
+// from us.
+func (n *Node) childFronts() []int {
+	now := time.Now().UnixNano()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var fronts []int
+	for c := range n.conns {
+		if at := c.frameAsked.Load(); at > 0 && now-at < int64(activeChild) && !c.theirs.Full() {
+			fronts = append(fronts, c.theirs.Front())
+		}
+	}
+	return fronts
 }
 
 // unpack turns a received frame into the plain piece, in the same buffer. The
-// frame's bytes are kept: they are what our children get.
+// frame's bytes are kept if there is room: they are what our children get. Only
+// hashLoop calls it.
 func (n *Node) unpack(f *fetch) error {
 	if f.frameLen == 0 {
 		return nil
 	}
-	f.frame = bytes.Clone(f.buf.b[:f.frameLen])
-	return n.decoder.Decode(f.buf.b, f.frame)
+	src := n.scratch
+	if f.frame = n.frames.alloc(f.piece, f.frameLen, n.childFronts()); f.frame != nil {
+		src = f.frame.b
+	} else if src == nil {
+		n.scratch = make([]byte, frame.MaxLen(int(n.cfg.PieceLen)))
+		src = n.scratch
+	}
+	src = src[:copy(src, f.buf.b[:f.frameLen])]
+	return n.decoder.Decode(f.buf.b, src)
 }
 
 // frameBlock sends the part of a frame that was asked for. Nobody knows a
@@ -134,10 +108,21 @@ func (s *sender) frameOf(u upload) []byte {
 	if !u.frame {
 		return nil
 	}
-	if s.frame == nil || s.framePiece != u.piece {
-		s.frame, s.framePiece = s.c.n.frame(u.piece), u.piece
+	s.c.frameAsked.Store(time.Now().UnixNano())
+	if s.frame == nil || s.frame.piece != u.piece {
+		s.dropFrame()
+		s.frame = s.c.n.frame(u.piece)
 	}
-	return s.frame
+	if s.frame == nil {
+		return nil
+	}
+	return s.frame.b
+}
+
+// dropFrame gives back the frame in use.
+func (s *sender) dropFrame() {
+	s.c.n.frames.release(s.frame)
+	s.frame = nil
 }
 
 const maxTurns = 4 // changes between plain and frame within one piece

@@ -3,16 +3,14 @@ package peer
 import (
 	"bytes"
 	"crypto/sha1"
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
-
-	pp "github.com/anacrolix/torrent/peer_protocol"
+	"time"
 
 	"labswarm/swarm/frame"
-	"labswarm/swarm/wire"
 )
 
 // framedStore is a fileStore that also keeps frames, as the server's does.
@@ -98,9 +96,11 @@ func TestFrameChain(t *testing.T) {
 		h.wait()
 		h.store.check()
 		for i, f := range frames {
-			if !bytes.Equal(h.frames.get(i), f) {
+			got := h.frames.get(i)
+			if got == nil || !bytes.Equal(got.b, f) {
 				t.Errorf("%s: frame %d differs from the seed's", h.name, i)
 			}
+			h.frames.release(got)
 		}
 		s := h.Stats()
 		if s.Switches > 0 {
@@ -165,6 +165,53 @@ func TestEvictedGoesPlain(t *testing.T) {
 	}
 }
 
+// TestLaggingChildInAChain: a child that writes half as fast as its parent still
+// gets cells compressed when the parent has long been beyond its cache.
+func TestLaggingChildInAChain(t *testing.T) {
+	t.Parallel()
+	const pieces, room = 240, 20 // frames below 50 KiB
+	tr := newTorrent(t, pieces, testPiece)
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range pieces {
+		p := tr.piece(i)
+		for k := range 45_000 {
+			p[k] = byte(r.Uint32())
+		}
+		tr.hashes[i] = sha1.Sum(p)
+	}
+	seed := framedSeed(t, tr, encode(t, tr))
+	var parentHas, childHas atomic.Int64
+	gate := func(open func() bool) error {
+		for end := time.Now().Add(deadline); !open(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				return errDisk
+			}
+		}
+		return nil
+	}
+	ps, cs := newStore(t, tr, []int{}), newStore(t, tr, []int{})
+	ps.writeErr = func(i int) error { return gate(func() bool { return childHas.Load() > int64(i)/2-8 }) }
+	cs.writeErr = func(i int) error { return gate(func() bool { return parentHas.Load() >= int64(min(2*i, pieces)) }) }
+	parent := start(t, "parent", tr, ps, func(c *Config) {
+		c.FrameCacheBytes, c.PoolBuffers = room*48<<10, 8
+		c.OnFront = func(have, _ int) { parentHas.Store(int64(have)) }
+	})
+	child := start(t, "child", tr, cs, func(c *Config) {
+		c.PoolBuffers = 8
+		c.OnFront = func(have, _ int) { childHas.Store(int64(have)) }
+	})
+	parent.from(seed)
+	child.from(parent)
+	parent.wait()
+	child.wait()
+	child.store.check()
+	got := child.Stats().FramesReceived
+	t.Logf("%d of %d cells came compressed; by age it would be about %d", got, pieces, 2*room)
+	if got < 3*room {
+		t.Errorf("%d of %d cells came compressed; want more than twice what the parent keeps", got, pieces)
+	}
+}
+
 // TestRottenFrames: frames of other content from the server itself cost one
 // transfer each; the piece then comes plain.
 func TestRottenFrames(t *testing.T) {
@@ -179,155 +226,4 @@ func TestRottenFrames(t *testing.T) {
 	if got := a.Stats().HashFailures; got != 3 {
 		t.Errorf("%d pieces were wrong; want 3", got)
 	}
-}
-
-const framedHello = "d8:labswarmd3:blki16384e1:zi1ee1:md8:labswarmi1eee"
-
-// frameServer answers every request for a frame with answer(piece).
-func frameServer(answer func(p *plainPeer, m wire.Message) bool) func(p *plainPeer) {
-	return func(p *plainPeer) {
-		p.say(func(b *bytesBuffer) { wire.PutState(b, pp.HaveAll) })
-		for {
-			m, ok := p.next(1 << 10)
-			if !ok {
-				return
-			}
-			switch {
-			case m.Type == interested:
-				ok = p.say(func(b *bytesBuffer) { wire.PutState(b, unchoke) })
-			case m.Type == request:
-				ok = answer(p, m)
-			}
-			if !ok {
-				return
-			}
-		}
-	}
-}
-
-// sendFrame answers a request for block m of the frame f.
-func sendFrame(p *plainPeer, m wire.Message, f []byte) bool {
-	if m.Begin >= len(f) {
-		return true
-	}
-	end := min(m.Begin+m.Length, len(f))
-	return p.say(func(b *bytesBuffer) {
-		b.Write(wire.AppendFrameHeader(nil, wire.OwnExtensionID, m.Index, m.Begin, len(f), end-m.Begin))
-		b.Write(f[m.Begin:end])
-	})
-}
-
-// sendPlain answers a request with bytes of the piece.
-func sendPlain(p *plainPeer, m wire.Message, tr *torrent) bool {
-	return p.say(func(b *bytesBuffer) {
-		b.Write(wire.AppendPieceHeader(nil, m.Index, m.Begin, m.Length))
-		b.Write(tr.piece(m.Index)[m.Begin : m.Begin+m.Length])
-	})
-}
-
-// TestHostileFrames: whatever a parent sends as a frame, nothing wrong reaches
-// the storage and the server fills the gap.
-func TestHostileFrames(t *testing.T) {
-	t.Parallel()
-	tr := softTorrent(t, 16)
-	good := encode(t, tr)
-	bomb := []byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0}
-	bomb = binary.LittleEndian.AppendUint32(bomb, testPiece)
-	for i := range 1000 {
-		h := uint32(128<<10)<<3 | 1<<1 // RLE blocks of 128 KiB
-		if i == 999 {
-			h |= 1
-		}
-		bomb = append(bomb, byte(h), byte(h>>8), byte(h>>16), 'A')
-	}
-	skip := append(binary.LittleEndian.AppendUint32([]byte{0x50, 0x2a, 0x4d, 0x18}, 4), 1, 2, 3, 4)
-	half, err := frame.NewEncoder(testPiece / 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, f := range map[string]func(i int) []byte{
-		"bomb":      func(int) []byte { return bomb },
-		"short":     func(int) []byte { return half.Encode(nil, make([]byte, testPiece/2)) },
-		"trailing":  func(i int) []byte { return append(bytes.Clone(good[i]), 0) },
-		"two":       func(i int) []byte { return append(bytes.Clone(good[0]), good[0]...) },
-		"skippable": func(i int) []byte { return append(bytes.Clone(skip), good[0]...) },
-		"noise":     func(i int) []byte { return tr.piece(3)[:100] },
-		"other":     func(i int) []byte { return good[(i/4*4+4)%len(tr.hashes)] },
-		"too long":  func(i int) []byte { return make([]byte, testPiece) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			seed := framedSeed(t, tr, good)
-			odd := listenAs(t, tr, framedHello, frameServer(func(p *plainPeer, m wire.Message) bool {
-				if !m.Frame {
-					return sendPlain(p, m, tr)
-				}
-				return sendFrame(p, m, f(m.Index))
-			}))
-			h := start(t, "host", tr, newStore(t, tr, []int{}), nil)
-			h.SetSources(Assignment{Parent: odd, Fallbacks: []Peer{seed.ref()}})
-			h.wait()
-			h.store.check()
-			if h.Stats().BytesFromServer == 0 {
-				t.Error("nothing came from the server")
-			}
-		})
-	}
-}
-
-// TestFrameTurnsPlain: a parent that loses the frame in the middle of a piece
-// goes on plain; the host starts the piece again.
-func TestFrameTurnsPlain(t *testing.T) {
-	tr := softTorrent(t, 12)
-	good := encode(t, tr)
-	odd := listenAs(t, tr, framedHello, frameServer(func(p *plainPeer, m wire.Message) bool {
-		if f := good[m.Index]; m.Frame && f != nil && m.Begin == 0 && m.Index%4 == 2 {
-			delete(good, m.Index)
-			return sendFrame(p, m, f)
-		}
-		return sendPlain(p, m, tr)
-	}))
-	h := start(t, "host", tr, newStore(t, tr, []int{}), nil)
-	h.SetSources(Assignment{Parent: odd})
-	h.wait()
-	h.store.check()
-	if s := h.Stats(); s.HashFailures > 0 || s.Switches > 0 {
-		t.Errorf("%d wrong pieces, %d switches; want none", s.HashFailures, s.Switches)
-	}
-}
-
-// TestEndlessTurns: one that changes its mind with every block is hung up on.
-func TestEndlessTurns(t *testing.T) {
-	t.Parallel()
-	tr := softTorrent(t, 4)
-	seed := start(t, "seed", tr, newStore(t, tr, nil), asSeed)
-	n := 0
-	odd := listenAs(t, tr, framedHello, frameServer(func(p *plainPeer, m wire.Message) bool {
-		n++
-		return sendFrame(p, wire.Message{Index: m.Index, Length: 16 << 10}, make([]byte, 20_000+n%2))
-	}))
-	h := start(t, "host", tr, newStore(t, tr, []int{}), nil)
-	h.SetSources(Assignment{Parent: odd, Fallbacks: []Peer{seed.ref()}})
-	h.wait()
-	h.store.check()
-	if h.Stats().BytesFromServer == 0 {
-		t.Error("nothing came from the server")
-	}
-}
-
-// TestFrameCacheBytes: the cache stays within its bytes.
-func TestFrameCacheBytes(t *testing.T) {
-	c := newFrameCache(100)
-	for i := range 50 {
-		c.put(i, make([]byte, 30))
-		c.put(i, make([]byte, 31))
-	}
-	if c.bytes != 93 || c.lru.Len() != 3 || len(c.at) != 3 || c.get(49) == nil || c.get(46) != nil {
-		t.Errorf("cache holds %d bytes in %d frames", c.bytes, c.lru.Len())
-	}
-	c.put(1, make([]byte, 101))
-	if c.bytes != 0 || c.get(1) != nil {
-		t.Errorf("a frame above the limit stayed: %d bytes", c.bytes)
-	}
-	c.drop(7)
 }

@@ -23,6 +23,12 @@ import (
 // TestMain lets many tests run side by side, whatever the number of cores: most
 // of them wait for timers.
 func TestMain(m *testing.M) {
+	if from := os.Getenv(hostEnv); from != "" { // TestHostMemory
+		if err := hostAlone(from); err != nil {
+			panic(err)
+		}
+		return
+	}
 	flag.Parse()
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)

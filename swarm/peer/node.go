@@ -35,8 +35,9 @@ type Node struct {
 	writeq   chan *fetch    // hashed, not yet written; the same
 	uploads  chan struct{}  // one token per buffer an upload holds
 	prefetch chan upload    // requests of a child to read ahead for; full = not read ahead
-	frames   *frameCache    // has its own lock
+	frames   *frameCache    // has its own lock; nil before Run
 	decoder  *frame.Decoder // of hashLoop
+	scratch  []byte         // of hashLoop: a frame that found no room in frames
 
 	mu        sync.Mutex
 	started   bool
@@ -88,8 +89,7 @@ func New(cfg Config) (*Node, error) {
 		cfg: cfg, log: cfg.Log, block: wire.BlockSize(cfg.PieceLen), window: window.Size(cfg.PieceLen),
 		wake: make(chan struct{}, 1), hashq: make(chan *fetch, cfg.PoolBuffers), writeq: make(chan *fetch, cfg.PoolBuffers),
 		uploads: make(chan struct{}, cfg.PoolBuffers-cfg.PoolBuffers/2), prefetch: make(chan upload, 4),
-		frames: newFrameCache(cfg.FrameCacheBytes),
-		have:   window.NewSet(cfg.Pieces), noServe: map[int]bool{}, done: make(chan struct{}),
+		have: window.NewSet(cfg.Pieces), noServe: map[int]bool{}, done: make(chan struct{}),
 		inflight: map[int]*fetch{}, bars: map[int]*bar{}, conns: map[*conn]struct{}{}, same: map[peercert.ID]int{},
 		loading: map[int]chan struct{}{}, rxBy: map[string]int64{},
 	}
@@ -136,7 +136,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.closeConns()
 	n.wg.Wait()
 	n.decoder.Close()
-	if cerr := n.pool.close(); err == nil {
+	if cerr := errors.Join(n.pool.close(), n.frames.close()); err == nil {
 		err = cerr
 	}
 	n.mu.Lock()
@@ -158,9 +158,14 @@ func (n *Node) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.decoder, err = frame.NewDecoder(int(n.cfg.PieceLen)); err != nil {
+	frames, err := newFrameCache(n.cfg.FrameCacheBytes)
+	if err != nil {
 		return errors.Join(err, p.close())
 	}
+	if n.decoder, err = frame.NewDecoder(int(n.cfg.PieceLen)); err != nil {
+		return errors.Join(err, p.close(), frames.close())
+	}
+	n.frames = frames
 	n.pool, n.started = p, true
 	n.ctx, n.stop = context.WithCancelCause(ctx)
 	return nil
@@ -307,7 +312,9 @@ func (n *Node) Drop(piece int) {
 	if n.pool != nil {
 		n.pool.drop(piece)
 	}
-	n.frames.drop(piece)
+	if n.frames != nil {
+		n.frames.drop(piece)
+	}
 	if n.cfg.Seed {
 		n.noServe[piece] = true
 		return

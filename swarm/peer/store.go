@@ -45,6 +45,7 @@ func (n *Node) wrong(f *fetch) error {
 	n.mu.Lock()
 	n.hashFails++
 	n.queued--
+	n.frames.release(f.frame)
 	b := n.bars[f.piece]
 	if b == nil {
 		b = &bar{}
@@ -111,9 +112,12 @@ func (n *Node) written(f *fetch) (have, front int) {
 	delete(n.inflight, f.piece)
 	delete(n.bars, f.piece)
 	delete(n.noServe, f.piece)
-	if f.frame != nil {
+	if f.frameLen > 0 {
 		n.framesGot++
-		n.frames.put(f.piece, f.frame)
+	}
+	if f.frame != nil {
+		n.frames.put(f.frame)
+		n.frames.release(f.frame)
 	}
 	if f.from == n.active {
 		f.from.rejected = ""
@@ -142,8 +146,11 @@ func (n *Node) prefetchLoop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case u := <-n.prefetch:
-			if u.frame && n.frame(u.piece) != nil {
-				continue
+			if u.frame {
+				if f := n.frame(u.piece); f != nil {
+					n.frames.release(f)
+					continue
+				}
 			}
 			select {
 			case n.uploads <- struct{}{}:

@@ -65,8 +65,7 @@ type sender struct {
 	ctrl  []byte  // being written
 	ownID byte    // the peer's message number for our extension
 
-	frame      []byte // of framePiece: being sent in place of the piece; nil = it goes plain
-	framePiece int
+	frame *cachedFrame // being sent in place of its piece; nil = it goes plain
 }
 
 // writeLoop sends control messages and requested blocks until the connection ends.
@@ -137,7 +136,7 @@ func (c *conn) readAhead(piece int) {
 
 // drop gives back the buffer.
 func (s *sender) drop() {
-	s.frame = nil
+	s.dropFrame()
 	s.release()
 }
 

@@ -29,6 +29,11 @@ type Message struct {
 
 // Reader splits a connection's bytes into messages.
 type Reader struct {
+	// Begun is called when the first byte of a message is
+	// there, before the rest is waited for: from now on the other side owes bytes.
+	// nil: not called.
+	Begun func() error
+
 	br     *bufio.Reader
 	dec    pp.Decoder
 	pieces int
@@ -61,6 +66,11 @@ func (r *Reader) Next() (Message, error) {
 			return Message{}, fmt.Errorf("skip piece payload: %w", unexpected(err))
 		}
 		r.left = 0
+	}
+	if _, err := r.br.Peek(1); err == nil && r.Begun != nil {
+		if err := r.Begun(); err != nil {
+			return Message{}, err
+		}
 	}
 	head, err := r.br.Peek(4)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,8 +52,9 @@ func newImport(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "import NAME FILE", Short: "make a new version of an image from a raw disk", Args: exact(2),
 		Long: `Import reads a raw image of a whole disk (a file or a block device, never written),
-finds what its filesystems use, cuts that into cells and signs the result. On any
-error or Ctrl-C nothing is left behind.`,
+finds what its filesystems use, cuts that into cells and signs the result. A disk with
+the content of the newest version makes no new one; when that has no compressed cells
+they are added to it. On any error or Ctrl-C nothing is left behind.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var size int64
 			if cell != "" {
@@ -119,7 +119,7 @@ func versionJSON(v *library.Version) map[string]any {
 		"bytes_shipped": int64(m.Pieces()) * m.Cell, "disk_size": m.Disk.Size, "min_size": m.Disk.MinSize,
 		"label": m.Disk.Label, "boot": m.Boot, "parts": m.Parts, "forced": m.Forced,
 		"infohash": fmt.Sprintf("%x", hash[:]), "manifest_digest": fmt.Sprintf("%x", digest[:]), "dir": v.Dir(),
-		"codec": m.Codec, "frame_bytes": v.FrameBytes(),
+		"codec": m.Codec, "frame_bytes": v.FrameBytes(), "wire_bytes": v.WireBytes(),
 	}
 }
 
@@ -140,7 +140,7 @@ func newImageLs(e *env) *cobra.Command {
 			e.hint("no images yet: labswarm image import NAME FILE")
 			return nil
 		}
-		if err := e.printf("%-20s %-16s %-6s %-8s %10s %8s %10s\n", "NAME", "VERSION", "TABLE", "BOOTS", "DISK", "CELLS", "TO SHIP"); err != nil {
+		if err := e.printf("%-20s %-16s %-6s %-8s %10s %8s %10s %10s\n", "NAME", "VERSION", "TABLE", "BOOTS", "DISK", "CELLS", "TO SHIP", "ON WIRE"); err != nil {
 			return err
 		}
 		for _, i := range list {
@@ -154,9 +154,12 @@ func newImageLs(e *env) *cobra.Command {
 			if i.Latest {
 				mark = " *"
 			}
-			if err := e.printf("%-20s %-16s %-6s %-8s %10s %8d %10s\n", i.Name, i.Version+mark, i.Label, i.Boot,
-				units.FormatBytes(i.DiskSize), i.DataCells, units.FormatBytes(i.ShippedBytes)); err != nil {
+			if err := e.printf("%-20s %-16s %-6s %-8s %10s %8d %10s %10s\n", i.Name, i.Version+mark, i.Label, i.Boot,
+				units.FormatBytes(i.DiskSize), i.DataCells, units.FormatBytes(i.ShippedBytes), units.FormatBytes(i.WireBytes)); err != nil {
 				return err
+			}
+			if i.FramesErr != "" {
+				e.hint("%s/%s: its cells travel uncompressed: %s; `labswarm image verify --repair %s/%s` makes the compressed ones again", i.Name, i.Version, i.FramesErr, i.Name, i.Version)
 			}
 		}
 		return nil
@@ -209,47 +212,21 @@ func newImageShow(e *env) *cobra.Command {
 func (e *env) imported2(v *library.Version) error {
 	m := v.Manifest()
 	hash := v.InfoHash()
-	return e.printf("%s/%s  made %s\n  disk %s, %s, %d-byte sectors, boots %s; smallest target %s\n  %d cells of %s = %s to ship; infohash %x\n",
+	return e.printf("%s/%s  made %s\n  disk %s, %s, %d-byte sectors, boots %s; smallest target %s\n  %d cells of %s = %s to ship; infohash %x\n  %s\n",
 		v.Name(), v.Version(), m.Created, units.FormatBytes(m.Disk.Size), m.Disk.Label, m.Disk.Sector, m.Boot,
-		units.FormatBytes(m.Disk.MinSize), m.Pieces(), units.FormatBytes(m.Cell), units.FormatBytes(int64(m.Pieces())*m.Cell), hash[:])
+		units.FormatBytes(m.Disk.MinSize), m.Pieces(), units.FormatBytes(m.Cell), units.FormatBytes(int64(m.Pieces())*m.Cell), hash[:], frameLine(v))
 }
 
-func newImageVerify(e *env) *cobra.Command {
-	return &cobra.Command{Use: "verify NAME[/VERSION]", Short: "read every cell again and compare it with the signed manifest", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) (err error) {
-		v, err := e.version(args[0])
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, v.Close()) }()
-		p := e.progress()
-		start := time.Now()
-		res, err := v.Verify(cmd.Context(), func(l library.Progress) { p.update(l.Phase, l.Done, l.Total, l.Rate) })
-		p.end()
-		if err != nil {
-			return err
-		}
-		if e.json {
-			bad := []string{}
-			for _, b := range res.Bad {
-				bad = append(bad, b.Error())
-			}
-			if err := e.printJSON(map[string]any{"name": v.Name(), "version": v.Version(), "ok": res.OK(),
-				"data_cells": res.DataCells, "zero_cells": res.ZeroCells, "bytes": res.Bytes, "bad": bad}); err != nil {
-				return err
-			}
-		}
-		if !res.OK() {
-			for _, b := range res.Bad {
-				e.hint("%v", b)
-			}
-			return fmt.Errorf("verify %s/%s: %d cells are damaged; the image must not be deployed: import it again", v.Name(), v.Version(), len(res.Bad))
-		}
-		if e.json {
-			return nil
-		}
-		return e.printf("%s/%s: %d data cells and %d zero cells are right (%s in %s)\n", v.Name(), v.Version(),
-			res.DataCells, res.ZeroCells, units.FormatBytes(res.Bytes), time.Since(start).Round(10*time.Millisecond))
-	}}
+// frameLine says in which form an image travels.
+func frameLine(v *library.Version) string {
+	switch ship := v.Manifest().ShippedBytes(); {
+	case v.FramesErr() != nil:
+		return fmt.Sprintf("travels uncompressed: %v; `labswarm image verify --repair %s/%s` makes the compressed cells again", v.FramesErr(), v.Name(), v.Version())
+	case !v.HasFrames():
+		return "travels uncompressed; `labswarm image import` of the same disk adds compressed cells"
+	default:
+		return fmt.Sprintf("travels compressed: %s on the wire (%.2f of it)", units.FormatBytes(v.WireBytes()), float64(v.WireBytes())/float64(max(ship, 1)))
+	}
 }
 
 func newImageRm(e *env) *cobra.Command {

@@ -228,7 +228,7 @@ func newJobShow(e *env) *cobra.Command {
 		if e.json {
 			return e.printJSON(j)
 		}
-		if err := e.printf("job %d  %s/%s  room %s  %s\n%s\n", j.ID, j.Image, j.Version, orDash(j.Room), orWord(j.Result, "live"), jobLine(j)); err != nil {
+		if err := e.printf("job %d  %s/%s  room %s  %s\n%s\n%s\n", j.ID, j.Image, j.Version, orDash(j.Room), orWord(j.Result, "live"), jobLine(j), seedLine(j)); err != nil {
 			return err
 		}
 		for _, s := range j.Slots {
@@ -304,12 +304,18 @@ func (e *env) report(j api.Job) error {
 		fmt.Fprintf(&b, "  %-24s %s\n", usable, slotLine(s))
 	}
 	fmt.Fprintf(&b, "verified by read-back %d of %d: %s\n", good, len(j.Slots), counts(j))
+	fmt.Fprintf(&b, "image %s in %d cells; %s\n", units.FormatBytes(j.BytesShipped), j.Cells, seedLine(j))
+	return e.printf("%s", b.String())
+}
+
+// seedLine says what the server sent: on the wire, and which part of the image that
+// was.
+func seedLine(j api.Job) string {
 	copies := 0.0
 	if j.BytesShipped > 0 {
 		copies = float64(j.SeedSent) / float64(j.BytesShipped)
 	}
-	fmt.Fprintf(&b, "image %s in %d cells; the server sent %s (%.2f copies)\n", units.FormatBytes(j.BytesShipped), j.Cells, units.FormatBytes(j.SeedSent), copies)
-	return e.printf("%s", b.String())
+	return fmt.Sprintf("the server sent %s on the wire = %.2f copies (%s of image data)", units.FormatBytes(j.SeedWire), copies, units.FormatBytes(j.SeedSent))
 }
 
 func orWord(s, word string) string {

@@ -42,7 +42,7 @@ func (p *progress) update(phase string, done, total, rate int64) {
 	if total > 0 {
 		percent = 100 * float64(done) / float64(total)
 	}
-	tail := fmt.Sprintf("%3.0f %%  %s  %s left", percent, units.FormatRate(rate), units.FormatETA(done, total, rate))
+	tail := fmt.Sprintf("%3.0f %%  %s of %s  %s  %s left", percent, units.FormatBytes(done), units.FormatBytes(total), units.FormatRate(rate), units.FormatETA(done, total, rate))
 	if !p.tty {
 		p.e.hint("%s: %s", phase, tail)
 		return

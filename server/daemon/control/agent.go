@@ -184,6 +184,9 @@ func (e *Engine) open(ctx context.Context, k slotKey, cert string, key ed25519.P
 	}
 	e.after(&out)
 	reply := api.EnrolReply{Status: api.EnrolOK, Host: host.Name, Room: host.Room, Job: k.job, Image: out.job.Image + "/" + out.job.Version}
+	if e.cfg.Frames != "auto" {
+		reply.Frames = e.cfg.Frames
+	}
 	if !out.slot.Live() {
 		reply.Status, reply.Reason = api.EnrolGoLocal, out.slot.Error
 	}

@@ -41,12 +41,12 @@ type quietSwarms struct {
 	last            HostReport
 }
 
-func (q *quietSwarms) Serve(string, string) error    { q.served++; return nil }
-func (q *quietSwarms) Stop(string)                   { q.stopped++ }
-func (q *quietSwarms) Report(_ string, r HostReport) { q.last = r }
-func (q *quietSwarms) Expect(string, int)            {}
-func (q *quietSwarms) Leave(string, string)          {}
-func (q *quietSwarms) Sent(string) int64             { return q.sent }
+func (q *quietSwarms) Serve(string, string) error      { q.served++; return nil }
+func (q *quietSwarms) Stop(string)                     { q.stopped++ }
+func (q *quietSwarms) Report(_ string, r HostReport)   { q.last = r }
+func (q *quietSwarms) Expect(string, int)              {}
+func (q *quietSwarms) Leave(string, string)            {}
+func (q *quietSwarms) Sent(string) (image, wire int64) { return q.sent, q.sent / 3 }
 func (q *quietSwarms) Assignment(string, string) (api.Assignment, bool) {
 	return api.Assignment{}, false
 }
@@ -266,6 +266,21 @@ func hasEvent(t *testing.T, b *bench, code string) bool {
 	return false
 }
 
+// TestFramesPolicyReachesTheHost: on and off are told, auto leaves it to the host.
+func TestFramesPolicyReachesTheHost(t *testing.T) {
+	for policy, want := range map[string]string{"": "", "auto": "", "on": "on", "off": "off"} {
+		b := newBench(t, store.NewMem())
+		b.cfg.Frames = policy
+		b.lab("a1")
+		rep, err := b.Enrol(t.Context(), "c", b.key.Public().(ed25519.PublicKey), netip.MustParseAddr("10.0.0.5"), &api.EnrolRequest{BootID: strings.Repeat("1", 32), Nonce: strings.Repeat("0", 32),
+			PeerPort: 7441, Evidence: api.Evidence{NICs: []api.NIC{{MAC: "52:54:00:00:00:01", Boot: true}}, Disks: []api.Disk{{Serial: "S", Bytes: 2 << 30, Sector: 512, Bus: "sata"}}}})
+		if err != nil || rep.Status != api.EnrolOK || rep.Frames != want {
+			t.Errorf("--frames %q: enrol = %+v, %v; want frames %q", policy, rep, err, want)
+		}
+		b.end()
+	}
+}
+
 func TestSeedFiguresSurviveARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, store.NewMem())
@@ -276,6 +291,9 @@ func TestSeedFiguresSurviveARestart(t *testing.T) {
 			j, err := b.Job(t.Context(), 1)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if j.SeedWire < (j.SeedSent-2)/3 || j.SeedWire > j.SeedSent/3+1 {
+				t.Errorf("%d bytes on the wire for %d of the image; want a third", j.SeedWire, j.SeedSent)
 			}
 			return j.SeedSent
 		}

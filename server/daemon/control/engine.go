@@ -78,8 +78,9 @@ type Swarms interface {
 	Assignment(infoHash, host string) (api.Assignment, bool)
 	// Subscribe delivers new assignments; cancel ends it.
 	Subscribe(infoHash, host string) (ch <-chan api.Assignment, cancel func())
-	// Sent counts the bytes the seed sent of a version since Serve.
-	Sent(infoHash string) int64
+	// Sent counts what the seed sent of a version since Serve: bytes of the image,
+	// and the same as they travelled.
+	Sent(infoHash string) (image, wire int64)
 }
 
 // Config is what an Engine needs; all fields but the last three are required.
@@ -89,6 +90,7 @@ type Config struct {
 	Self        inventory.Self
 	Images      Images
 	Swarms      Swarms
+	Frames      string // compressed cells: on and off are told to hosts, auto and "" let them decide
 	BootStyle   string // how Local is rendered for known hosts: chain or silent
 	StateDir    string // logs of agents go to StateDir/logs
 	SnapshotDir string

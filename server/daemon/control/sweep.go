@@ -141,28 +141,41 @@ func (e *Engine) sweepSlot(ctx context.Context, j *job.Job, s *job.Slot, now tim
 	return err
 }
 
-// sent remembers how far a job's share of the seed's counter was stored.
-type sent struct {
-	stored  int64 // in the job record
-	counter int64 // Swarms.Sent when it was stored
+// seedBytes is what the seed sent.
+type seedBytes struct {
+	image int64 // bytes of the image
+	wire  int64 // the same as they travelled
 }
 
-// seedSent is the stored figure and what came since; e.mu is held.
-func (e *Engine) seedSent(j *job.Job) int64 {
+// sent remembers how far a job's share of the seed's counters was stored.
+type sent struct {
+	stored  seedBytes // in the job record
+	counter seedBytes // Swarms.Sent when it was stored
+}
+
+func (e *Engine) seedCounter(j *job.Job) (b seedBytes) {
+	b.image, b.wire = e.cfg.Swarms.Sent(j.InfoHash)
+	return b
+}
+
+// seedSent is the stored figures and what came since; e.mu is held.
+func (e *Engine) seedSent(j *job.Job) seedBytes {
+	stored := seedBytes{j.SeedSent, j.SeedWire}
 	if !j.Ended.IsZero() {
-		return j.SeedSent
+		return stored
 	}
 	b, ok := e.sentBase[j.ID]
 	if !ok {
 		// The seed's counter begins with this process. A job that is older
 		// has nothing of it stored yet; a newer one starts from where it is.
-		b = sent{stored: j.SeedSent}
+		b = sent{stored: stored}
 		if !j.Created.Before(e.started) {
-			b.counter = e.cfg.Swarms.Sent(j.InfoHash)
+			b.counter = e.seedCounter(j)
 		}
 		e.sentBase[j.ID] = b
 	}
-	return b.stored + max(0, e.cfg.Swarms.Sent(j.InfoHash)-b.counter)
+	now := e.seedCounter(j)
+	return seedBytes{b.stored.image + max(0, now.image-b.counter.image), b.stored.wire + max(0, now.wire-b.counter.wire)}
 }
 
 // saveSeed stores the seed's figures of live jobs, so that a restart loses a
@@ -176,7 +189,7 @@ func (e *Engine) saveSeed(ctx context.Context) error {
 		e.mu.Lock()
 		n := e.seedSent(&js.job)
 		e.mu.Unlock()
-		if n == js.job.SeedSent {
+		if n == (seedBytes{js.job.SeedSent, js.job.SeedWire}) {
 			continue
 		}
 		if err := e.storeSeed(ctx, js.job.ID, n); err != nil {
@@ -186,13 +199,13 @@ func (e *Engine) saveSeed(ctx context.Context) error {
 	return nil
 }
 
-func (e *Engine) storeSeed(ctx context.Context, id uint64, n int64) error {
+func (e *Engine) storeSeed(ctx context.Context, id uint64, n seedBytes) error {
 	return e.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		j, err := getJob(tx, id)
 		if err != nil {
 			return err
 		}
-		j.SeedSent = n
+		j.SeedSent, j.SeedWire = n.image, n.wire
 		return putJSON(tx, keyJob(id), j)
 	})
 }
@@ -210,7 +223,7 @@ func (e *Engine) finishJob(j job.Job) {
 	delete(e.sentBase, j.ID)
 	e.mu.Unlock()
 	e.report(e.storeSeed(ctx, j.ID, n))
-	e.cfg.Log.Info("job ended", "job", j.ID, "result", j.Result, "seed_bytes", n)
+	e.cfg.Log.Info("job ended", "job", j.ID, "result", j.Result, "seed_bytes", n.image, "seed_wire_bytes", n.wire)
 	e.stopUnused(ctx, j.InfoHash)
 }
 

@@ -74,7 +74,8 @@ func (e *Engine) view(js jobSlots, now time.Time, timeline bool) api.Job {
 		Result: j.Result, After: j.After, CellBytes: j.CellBytes, Cells: j.Cells, BytesShipped: j.BytesShipped, EtaS: -1, Slots: []api.Slot{},
 	}
 	e.mu.Lock()
-	out.SeedSent = e.seedSent(&j)
+	seed := e.seedSent(&j)
+	out.SeedSent, out.SeedWire = seed.image, seed.wire
 	var bySeed int64
 	for i := range js.slots {
 		s := e.slotView(&j, &js.slots[i], now)

@@ -142,7 +142,11 @@ func jobTitle(c *component.Canvas, j *api.Job) {
 		c.Add(theme.Bad, fmt.Sprintf("   %d failed", failed))
 	}
 	c.Add(theme.Text, "   server sent "+component.Copies(j)+" copies")
-	if bytes := " (" + units.FormatBytes(j.SeedSent) + ")"; len(bytes) < c.Left() {
+	bytes := " (" + units.FormatBytes(j.SeedSent) + ")"
+	if j.SeedWire > 0 { // 0: of a server that did not count it
+		bytes = " (" + units.FormatBytes(j.SeedWire) + " on the wire)"
+	}
+	if len(bytes) < c.Left() {
 		c.Add(theme.Text, bytes)
 	}
 	c.End()

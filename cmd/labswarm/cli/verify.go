@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"labswarm/images/library"
+	"labswarm/internal/units"
+)
+
+func newImageVerify(e *env) *cobra.Command {
+	repair := false
+	cmd := &cobra.Command{
+		Use: "verify NAME[/VERSION]", Short: "read every cell again and compare it with the signed manifest", Args: exact(1),
+		Long: `Verify reads every cell and every compressed cell of an image. A damaged cell makes the
+image useless: exit code 1. A damaged compressed cell is never sent, its cell travels
+uncompressed. --repair makes the one from the other; a cell damaged in both forms needs
+the image to be imported again.`,
+		RunE: func(cmd *cobra.Command, args []string) error { return e.verify(cmd.Context(), args[0], repair) },
+	}
+	cmd.Flags().BoolVar(&repair, "repair", false, "make damaged cells again from their compressed form, and compressed ones from the cells")
+	return cmd
+}
+
+func (e *env) verify(ctx context.Context, arg string, repair bool) (err error) {
+	v, err := e.version(arg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	start := time.Now()
+	p := e.progress()
+	res, err := v.Verify(ctx, func(l library.Progress) { p.update(l.Phase, l.Done, l.Total, l.Rate) })
+	p.end()
+	if err != nil {
+		return err
+	}
+	made := repairs{}
+	if repair && !(res.OK() && res.FramesOK()) {
+		if res, made, err = e.repair(ctx, v, res); err != nil {
+			return err
+		}
+	}
+	if e.json {
+		if err := e.printJSON(verifyJSON(v, res, made)); err != nil {
+			return err
+		}
+	}
+	for _, b := range res.Bad {
+		e.hint("%v", b)
+	}
+	for _, c := range res.BadFrames {
+		e.hint("image %s/%s: the compressed form of cell %d is damaged in the store; the cell itself was checked too", v.Name(), v.Version(), c)
+	}
+	switch {
+	case !res.OK():
+		return fmt.Errorf("verify %s/%s: %d cells are damaged; the image must not be deployed: try --repair, else import it again", v.Name(), v.Version(), len(res.Bad))
+	case res.FramesErr != nil:
+		return fmt.Errorf("verify %s/%s: all cells are right, but there are no compressed ones: %w; the image can be deployed and travels uncompressed; --repair makes them again", v.Name(), v.Version(), res.FramesErr)
+	case !res.FramesOK():
+		return fmt.Errorf("verify %s/%s: all cells are right, but %d compressed ones are damaged; the image can be deployed and these cells travel uncompressed; --repair makes them again", v.Name(), v.Version(), len(res.BadFrames))
+	case e.json:
+		return nil
+	}
+	what := fmt.Sprintf("%d compressed cells", res.Frames)
+	if made.cells+made.frames > 0 {
+		what += fmt.Sprintf(" (%d cells and %d compressed ones made again)", made.cells, made.frames)
+	}
+	return e.printf("%s/%s: %d data cells, %d zero cells and %s are right (%s in %s)\n", v.Name(), v.Version(),
+		res.DataCells, res.ZeroCells, what, units.FormatBytes(res.Bytes), time.Since(start).Round(10*time.Millisecond))
+}
+
+// repairs counts what was made again.
+type repairs struct{ cells, frames int }
+
+// repair makes damaged cells again from their compressed form and compressed cells from the cells, and verifies what
+// came of it.
+func (e *env) repair(ctx context.Context, v *library.Version, found library.Result) (res library.Result, made repairs, err error) {
+	lib, err := e.library()
+	if err != nil {
+		return found, made, err
+	}
+	p := e.progress()
+	defer p.end()
+	note := func(what string) func(library.Progress) {
+		return func(l library.Progress) { p.update(what, l.Done, l.Total, l.Rate) }
+	}
+	if made.cells, err = lib.RepairCells(ctx, v, found.Bad); err != nil {
+		return found, made, err
+	}
+	if made.cells == len(found.Bad) && !found.FramesOK() {
+		if err := lib.RepairFrames(ctx, v, note("repair")); err != nil {
+			return found, made, err
+		}
+		if made.frames = len(found.BadFrames); found.FramesErr != nil {
+			made.frames = found.DataCells
+		}
+	}
+	again, err := lib.Get(v.Name(), v.Version())
+	if err != nil {
+		return found, made, err
+	}
+	defer func() { err = errors.Join(err, again.Close()) }()
+	res, err = again.Verify(ctx, note("verify"))
+	return res, made, err
+}
+
+func verifyJSON(v *library.Version, res library.Result, made repairs) map[string]any {
+	bad, frames := []string{}, res.BadFrames
+	for _, b := range res.Bad {
+		bad = append(bad, b.Error())
+	}
+	if frames == nil {
+		frames = []int64{}
+	}
+	out := map[string]any{"name": v.Name(), "version": v.Version(), "ok": res.OK(),
+		"data_cells": res.DataCells, "zero_cells": res.ZeroCells, "bytes": res.Bytes, "bad": bad,
+		"frames_ok": res.FramesOK(), "frames": res.Frames, "bad_frame_cells": frames, "cells_repaired": made.cells, "frames_repaired": made.frames}
+	if res.FramesErr != nil {
+		out["frames_error"] = res.FramesErr.Error()
+	}
+	return out
+}

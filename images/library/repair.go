@@ -1,0 +1,59 @@
+package library
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// RepairCells writes damaged cells, as Verify found them, again: data cells from their compressed form where that is
+// still right, zero cells as zeros. It returns how many it wrote; what cannot be had right stays as it is. A cell is
+// written in place, only when what is written matches the signed manifest: a crash leaves it damaged at worst, and the
+// next call begins anew. Verify again afterwards.
+func (l *Library) RepairCells(ctx context.Context, v *Version, bad []*BadCellError) (n int, err error) {
+	if l.key == nil {
+		return 0, fmt.Errorf("repair image %s/%s: %w", v.man.Name, v.man.Version, ErrReadOnly)
+	}
+	check, err := newFrameCheck(v)
+	if err != nil {
+		return 0, err
+	}
+	defer check.close()
+	f, err := os.OpenFile(filepath.Join(v.dir, rawFile), os.O_WRONLY, 0)
+	if err != nil {
+		return 0, fmt.Errorf("repair image %s/%s: %w", v.man.Name, v.man.Version, err)
+	}
+	defer func() { err = closeInto(err, f.Close()) }()
+	for _, b := range bad {
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		cell := check.again(b.Piece)
+		if cell == nil {
+			continue
+		}
+		off := b.Cell * v.man.Cell
+		if _, err = f.WriteAt(cell[:min(v.man.Cell, v.man.Disk.Size-off)], off); err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			return n, fmt.Errorf("repair image %s/%s: write cell %d at byte %d: %w", v.man.Name, v.man.Version, b.Cell, off, err)
+		}
+		n++
+	}
+	return n, nil
+}
+
+// again is the right content of a piece, from its frame; zeros for -1, a zero cell; nil when it cannot be had.
+func (c *frameCheck) again(piece int) []byte {
+	cell := make([]byte, c.v.man.Cell)
+	if piece < 0 {
+		return cell
+	}
+	ok, err := c.right(piece, nil, func(_, plain []byte) error { copy(cell, plain); return nil })
+	if !ok || err != nil {
+		return nil
+	}
+	return cell
+}
