@@ -50,6 +50,7 @@ type helperArgs struct {
 	Plain    bool   // let standard clients in and answer their announces (seed only)
 	CPUFile  string // pprof CPU profile to write, "" = none
 	Addition string // of the role
+	TLS      bool   // mutual TLS between our nodes
 }
 
 // helper is main of a child process; it ends with ctx.

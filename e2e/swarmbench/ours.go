@@ -60,6 +60,9 @@ func (d disk) WritePiece(i int, buf []byte) error {
 	return err
 }
 
+// File implements peer.FileSource.
+func (d disk) File(i int) (*os.File, int64, bool) { return d.f, int64(i) * d.cell, true }
+
 // newNode makes the real data plane of one host.
 func newNode(ctx context.Context, a helperArgs, t *metainfo.Torrent, seed bool) (*peer.Node, *os.File, error) {
 	flags := os.O_RDWR | os.O_CREATE
@@ -80,6 +83,15 @@ func newNode(ctx context.Context, a helperArgs, t *metainfo.Torrent, seed bool) 
 		Storage: disk{f, t.PieceLength, seed}, Listener: l, Seed: seed, PlainPeers: a.Plain,
 	}
 	copy(cfg.PeerID[:], fmt.Sprintf("-LS0001-%012s", a.ID))
+	if a.TLS {
+		id := a.ID
+		if seed {
+			id = "server"
+		}
+		if cfg.Pass, err = swarmPass(t.InfoHash, id, seed); err != nil {
+			return nil, nil, errors.Join(err, l.Close(), f.Close())
+		}
+	}
 	n, err := peer.New(cfg)
 	if err != nil {
 		return nil, nil, errors.Join(err, l.Close(), f.Close())

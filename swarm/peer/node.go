@@ -36,6 +36,7 @@ type Node struct {
 	uploads  chan struct{}  // one token per buffer an upload holds
 	prefetch chan upload    // requests of a child to read ahead for; full = not read ahead
 	frames   *frameCache    // has its own lock; nil before Run
+	vouched  *vouched       // has its own lock
 	decoder  *frame.Decoder // of hashLoop
 	scratch  []byte         // of hashLoop: a frame that found no room in frames
 
@@ -90,7 +91,7 @@ func New(cfg Config) (*Node, error) {
 		wake: make(chan struct{}, 1), hashq: make(chan *fetch, cfg.PoolBuffers), writeq: make(chan *fetch, cfg.PoolBuffers),
 		uploads: make(chan struct{}, cfg.PoolBuffers-cfg.PoolBuffers/2), prefetch: make(chan upload, 4),
 		have: window.NewSet(cfg.Pieces), noServe: map[int]bool{}, done: make(chan struct{}),
-		inflight: map[int]*fetch{}, bars: map[int]*bar{}, conns: map[*conn]struct{}{}, same: map[peercert.ID]int{},
+		inflight: map[int]*fetch{}, bars: map[int]*bar{}, conns: map[*conn]struct{}{}, same: map[peercert.ID]int{}, vouched: newVouched(),
 		loading: map[int]chan struct{}{}, rxBy: map[string]int64{},
 	}
 	if cfg.Seed {
