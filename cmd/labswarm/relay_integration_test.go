@@ -54,7 +54,7 @@ func TestSecondServer(t *testing.T) {
 	testreq.Tool(t, "sfdisk", "fdisk")
 	agent := buildAgent(t)
 	c := newCampus(t)
-	c.run("serve", nil, "serve", "--lab-if", testnet.Bridge, "--dhcp", "off", "--boot-dir", c.bootFiles(), "--seed-rate", "3MiB")
+	c.run("serve", nil, "serve", "--lab-if", testnet.Bridge, "--dhcp", "off", "--boot-dir", c.bootFiles(), "--seed-rate", "2MiB")
 	c.until("the server is ready", func() bool {
 		info, err := c.cli.Server(t.Context())
 		return err == nil && info.Ready

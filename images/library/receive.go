@@ -3,7 +3,6 @@ package library
 import (
 	"context"
 	"crypto/sha1" // pieces of a BitTorrent v1 file are SHA-1
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -352,7 +351,7 @@ func (v *Version) Repair(piece int, buf []byte) (err error) {
 		return fmt.Errorf("repair piece %d of %d bytes: out of range", piece, len(buf))
 	}
 	cell := v.man.CellOf(piece)
-	if sha1.Sum(buf) != v.tor.Hashes[piece] || sha256.Sum256(buf) != v.man.PieceSHA256(piece) {
+	if !v.matches(piece, buf) {
 		return v.bad(cell, piece, "what should repair it is not right either")
 	}
 	off := cell * v.man.Cell
