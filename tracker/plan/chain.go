@@ -73,7 +73,7 @@ func (p *planner) root() (changed bool) {
 	p.chains = slices.DeleteFunc(p.chains, func(c *chain) bool { return len(c.seats) == 0 })
 	for _, c := range p.chains {
 		seed := c.seed
-		if r := p.relay(c.seats[0]); r >= 0 {
+		if r := p.relay(c.seats[0]); r >= 0 && r != seed && p.counts()[r] < p.allowed(r) {
 			seed = r // a seed has everything: a change of seed costs nothing
 		}
 		if seed < 0 {
@@ -172,6 +172,7 @@ func (p *planner) join() {
 		c, i := p.place(s)
 		c.insert(i, s)
 		p.want(s)
+		p.reunite(s)
 	}
 }
 
@@ -184,8 +185,10 @@ func (p *planner) want(s *seat) {
 
 // place finds the newcomer's chain and index.
 func (p *planner) place(s *seat) (*chain, int) {
-	if c, i := p.beside(s); c != nil {
-		return c, i
+	if !s.back {
+		if c, i := p.beside(s); c != nil {
+			return c, i
+		}
 	}
 	var best *chain
 	at, cost := 0, maxCost
@@ -221,31 +224,71 @@ func (p *planner) place(s *seat) (*chain, int) {
 	return best, at
 }
 
+// skew is how far a child may seem to be ahead of its parent: a report may be
+// seconds old.
+func (p *planner) skew() int { return p.margin + p.view.Pieces/4 }
+
+// kid is the chain host that fetches from s by its own word, and can: a host
+// that came back with an empty disk feeds nobody. nil = there is none.
+func (p *planner) kid(s *seat) *seat {
+	kid := p.wanted[s.ID]
+	if kid == nil || kid == s || kid.chain == nil || !kid.Done && s.Have+p.skew() < kid.Have {
+		return nil
+	}
+	return kid
+}
+
 // beside finds the place of one that was in the middle of the transfer when the
 // tracker was started anew: among those it exchanges pieces with.
 func (p *planner) beside(s *seat) (*chain, int) {
-	// A report may be seconds old, so that the child seems to be ahead; but a host
-	// that came back with an empty disk feeds nobody.
-	skew := p.margin + p.view.Pieces/4
-	if kid := p.wanted[s.ID]; kid != nil && kid.chain != nil && (kid.Done || s.Have+skew >= kid.Have) {
-		return kid.chain, slices.Index(kid.chain.seats, kid)
-	}
-	if up := p.byID[s.Parent]; up != nil && up.chain != nil && (up.Done || s.Done || up.Have+skew >= s.Have) {
+	if up := p.byID[s.Parent]; up != nil && up.chain != nil && (up.Done || s.Done || up.Have+p.skew() >= s.Have) {
 		i := slices.Index(up.chain.seats, up) + 1
 		if i == len(up.chain.seats) || !rival(up.chain.seats[i], s) {
 			return up.chain, i
 		}
 	}
-	if p.seedIndex(s.Parent) < 0 || s.Have == 0 || s.Done {
+	first := p.seedIndex(s.Parent) >= 0 && s.Have > 0 && !s.Done
+	if kid := p.kid(s); kid != nil && (!first || kid.chain.seats[0] == kid) {
+		return kid.chain, slices.Index(kid.chain.seats, kid)
+	}
+	if !first {
 		return nil, 0
 	}
-	for _, c := range p.chains { // a head, whose followers reported first
+	for _, c := range p.chains { // the head of a chain, whose followers reported first
 		head := c.seats[0]
-		if p.seedIndex(head.Parent) < 0 && head.Parent != "" && (c.rooms[s.room] > 0 || p.spare() < 0) && head.Have <= s.Have+skew {
+		if p.seedIndex(head.Parent) < 0 && head.Parent != "" && (c.rooms[s.room] > 0 || p.spare() < 0) && head.Have <= s.Have+p.skew() {
 			return c, 0
 		}
 	}
+	if seed := p.spare(); seed >= 0 {
+		return p.newChain(seed), 0
+	}
 	return nil, 0
+}
+
+// reunite puts the one that fetches from s, and those who fetch from that one,
+// directly behind s: they were put elsewhere while s was not known.
+func (p *planner) reunite(s *seat) {
+	kid := p.kid(s)
+	if kid == nil || s.back { // what they fetch from a former leaf is what is left over
+		return
+	}
+	from := kid.chain
+	i := slices.Index(from.seats, kid)
+	if i > 0 && from.seats[i-1] == s {
+		return
+	}
+	run := []*seat{from.remove(i)}
+	for i < len(from.seats) && from.seats[i] != s && from.seats[i].Parent == run[len(run)-1].ID {
+		run = append(run, from.remove(i))
+	}
+	at := slices.Index(s.chain.seats, s) + 1
+	for j, r := range run {
+		s.chain.insert(at+j, r)
+	}
+	if len(from.seats) == 0 {
+		p.chains = slices.DeleteFunc(p.chains, func(c *chain) bool { return c == from })
+	}
 }
 
 // rival tells whether next, which stands behind the parent that s reports, does
@@ -269,27 +312,34 @@ func (p *planner) scan(c *chain, s *seat) (at, cost int) {
 	if s.Done { // it needs nobody: it takes no one's parent away
 		return n, p.seam(c, n, s)
 	}
-	m := p.margin
-	if s.Parent != "" && s.Have > 0 {
-		m = 0 // in the middle of the transfer: who holds more is ahead
-	}
+	// One in the middle of the transfer, whose parent has not reported to a new
+	// tracker yet, must not come between two that exchange pieces.
+	running := s.Parent != "" && s.Have > 0
 	above := n // index of the nearest unfinished host before i, -1 = none
-	cost = maxCost
+	at, cost = n, maxCost
 	for i := n; ; i-- {
 		if above >= i {
 			for above = i - 1; above >= 0 && c.seats[above].Done; above-- {
 			}
 		}
-		last := i == 0 || !c.seats[i-1].Done && c.seats[i-1].Have > s.Have+m
-		if last || above < 0 || c.seats[above].Have+m >= s.Have {
+		last := i == 0 || !c.seats[i-1].Done && c.seats[i-1].Have > s.Have+p.margin
+		if (last || above < 0 || c.seats[above].Have+p.margin >= s.Have) && !(running && i < n && p.flows(c, i)) {
 			if k := p.seam(c, i, s); k < cost {
 				at, cost = i, k
 			}
 		}
 		if last || cost == costFits || c.rooms[s.room] == 0 && cost == costEdge {
-			return at, cost
+			return at, min(cost, costSplit)
 		}
 	}
+}
+
+// flows tells whether the i-th host of a chain fetches from the one before it.
+func (p *planner) flows(c *chain, i int) bool {
+	if i == 0 {
+		return c.seats[0].Parent == p.seeds[c.seed].ID
+	}
+	return c.seats[i].Parent == c.seats[i-1].ID
 }
 
 // seam is the cost of putting s before c.seats[i].

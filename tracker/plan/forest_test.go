@@ -255,6 +255,47 @@ func TestSlowHostsAreFew(t *testing.T) {
 	}
 }
 
+// TestNarrowUplink: behind one, whoever is first in the room looks slow; one
+// host may be tried, and in a capped room none.
+func TestNarrowUplink(t *testing.T) {
+	for name, tt := range map[string]struct {
+		caps map[string]int
+		want []string
+	}{
+		"uplink": {nil, []string{"b1<b5 unknown"}},
+		"cap":    {map[string]int{"b": 100}, nil},
+	} {
+		hosts := rooms("aaaaabbbbb")
+		var as []Assignment
+		for round := range 3 {
+			as = Plan(View{Pieces: pieces, Seeds: server(1000), Hosts: hosts, Prev: as, RoomMbps: tt.caps})
+			for i := range hosts {
+				hosts[i].Have = 300*(round+1) - i
+				if i >= 5 {
+					hosts[i].Have = 60*(round+1) - i
+				}
+			}
+			ms := make([]int, len(as))
+			for i, a := range as {
+				if ms[i] = 10; a.Host[0] == 'b' {
+					ms[i] = 50
+				}
+			}
+			flow(as, hosts, ms...)
+		}
+		as = Plan(View{Pieces: pieces, Seeds: server(1000), Hosts: hosts, Prev: as, RoomMbps: tt.caps})
+		var leaves []string
+		for _, l := range parents(as) {
+			if strings.Contains(l, " ") {
+				leaves = append(leaves, l)
+			}
+		}
+		if d := cmp.Diff(tt.want, leaves); d != "" {
+			t.Errorf("%s: leaves (-want +got):\n%s", name, d)
+		}
+	}
+}
+
 // TestArbitrate: who is believed.
 func TestArbitrate(t *testing.T) {
 	for name, tt := range map[string]struct {

@@ -48,7 +48,7 @@ func Explain(cause string) string {
 		CauseLink:    "its network link is much slower than usual here: look at cable, switch port and adapter",
 		CauseDisk:    "its disk is slower than the network: look at the disk",
 		CauseCPU:     "its processor is slower than the network",
-		CauseUnknown: "it is much slower than the others and does not say why",
+		CauseUnknown: "it is much slower than the others and does not say why: its cable, its switch port, or the uplink of its room",
 		CauseLeft:    "the host behind it left it, as it did not deliver",
 		CauseAccused: "one host had a wrong cell from it: look at its memory",
 		CauseSuspect: "it accused or left several others: its own memory or adapter is the suspect",
@@ -104,6 +104,7 @@ type seat struct {
 	cause string // why it is a leaf, "" = it is none
 	chain *chain // nil = in no chain: a leaf, or not placed yet
 	hung  bool   // it has a place among the leaves
+	back  bool   // it was a leaf and is none any more
 
 	leafKids int // leaf chains that begin at it
 
@@ -235,6 +236,7 @@ func (p *planner) keep() {
 		}
 		if s.cause == "" {
 			s.cause = stays(a.Cause)
+			s.back = s.cause == ""
 		}
 		if s.cause != "" {
 			l.seats = append(l.seats, s)

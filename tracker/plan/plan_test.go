@@ -186,3 +186,79 @@ func TestRestartedTracker(t *testing.T) {
 		report(t, rapid.Permutation([]int{0, 1, 2, 3, 4}).Draw(t, "order"))
 	})
 }
+
+// TestRestartedTrackerRooms: several chains through several rooms, a tracker
+// that knows nothing, and reports in any order: when all have reported everybody
+// has the parent it had.
+func TestRestartedTrackerRooms(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		hosts := rooms("abcabcdaa")
+		seeds := server(rapid.SampledFrom([]int{1000, 2000, 10_000}).Draw(t, "seed"))
+		had := map[string]string{}
+		for i, a := range Plan(View{Pieces: pieces, Seeds: seeds, Hosts: hosts}) {
+			had[a.Host] = a.Parent
+			for j := range hosts {
+				if hosts[j].ID == a.Host {
+					hosts[j].Have, hosts[j].Parent = 500-5*i, a.Parent
+				}
+			}
+		}
+		var prev []Assignment
+		var known []registry.Host
+		for i, h := range rapid.Permutation(hosts).Draw(t, "order") {
+			h.Order = uint64(i)
+			known = append(known, h)
+			prev = Plan(View{Pieces: pieces, Seeds: seeds, Hosts: known, Prev: prev})
+		}
+		got := map[string]string{}
+		for _, a := range prev {
+			got[a.Host] = a.Parent
+		}
+		if d := cmp.Diff(had, got); d != "" {
+			t.Fatalf("parents before and after the restart:\n%s", d)
+		}
+	})
+}
+
+// TestStability: while everybody makes progress and nobody complains, nobody's
+// sources change; and when one dies only its child gets another parent.
+func TestStability(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 40).Draw(t, "n")
+		hosts := room(make([]int, n)...)
+		prev := Plan(View{Pieces: pieces, Seeds: seeds, Hosts: hosts})
+		parent := func(as []Assignment) map[string]string {
+			m := map[string]string{}
+			for _, a := range as {
+				m[a.Host] = a.Parent
+			}
+			return m
+		}
+		want := parent(prev)
+		for range 5 {
+			for i := range hosts { // reports come at any time: the order of progress is blurred
+				hosts[i].Have = min(hosts[i].Have+rapid.IntRange(0, 300).Draw(t, "progress"), pieces)
+				hosts[i].Done = hosts[i].Have == pieces
+				hosts[i].Parent = want[hosts[i].ID]
+			}
+			prev = Plan(View{Pieces: pieces, Seeds: seeds, Hosts: hosts, Prev: prev})
+			if d := cmp.Diff(want, parent(prev)); d != "" {
+				t.Fatalf("parents changed in a healthy chain:\n%s", d)
+			}
+		}
+		dead := rapid.IntRange(0, n-1).Draw(t, "dead")
+		hosts[dead].Alive = false
+		got := parent(Plan(View{Pieces: pieces, Seeds: seeds, Hosts: hosts, Prev: prev}))
+		delete(want, hosts[dead].ID)
+		if dead+1 < n {
+			up := "server"
+			if dead > 0 {
+				up = hosts[dead-1].ID
+			}
+			want[hosts[dead+1].ID] = up
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Fatalf("after one death (-want +got):\n%s", d)
+		}
+	})
+}

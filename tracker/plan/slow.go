@@ -28,6 +28,10 @@ type pace struct {
 	run   int
 }
 
+// entry tells whether data comes into the room over q, so that a narrow way
+// into the room looks like a slow host.
+func (q *pace) entry() bool { return q.up == nil || q.up.room != q.room }
+
 // demoteSlow makes leaves of hosts that hold their runs back, the slowest
 // first, and reports whether there was one. Never more than a quarter of a
 // room: more are no outliers.
@@ -38,7 +42,8 @@ func (p *planner) demoteSlow() (some bool) {
 	}
 	slow := make([]int, len(p.roomN))
 	for _, s := range p.seats {
-		if s.cause != "" {
+		switch s.cause {
+		case CauseDisk, CauseCPU, CauseUnknown:
 			slow[s.room]++
 		}
 	}
@@ -48,7 +53,10 @@ func (p *planner) demoteSlow() (some bool) {
 		if !q.first || q.Done || p.roomN[q.room] < minRoom {
 			continue
 		}
-		if q.up != nil && slower(q, paces) || q.up == nil && slow[q.room] == 0 && p.braked(q) {
+		if q.entry() && (slow[q.room] > 0 || p.view.RoomMbps[q.Room] > 0) {
+			continue // the next first one is no faster: it is the way into the room
+		}
+		if q.up != nil && slower(q, paces) || q.up == nil && p.braked(q) {
 			blamed = append(blamed, q)
 		}
 	}
