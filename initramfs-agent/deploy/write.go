@@ -107,6 +107,7 @@ func (s *session) newNode(b *bundle.Bundle, ses *writer.Session) (*peer.Node, er
 	}
 	s.mu.Lock()
 	s.handed, s.node, s.written, s.pool = true, node, ses.Storage.Written, cfg.PoolBuffers
+	node.SetLink(s.link)
 	node.SetSources(sources(s.assigned))
 	s.mu.Unlock()
 	return node, nil

@@ -31,6 +31,7 @@ type host struct {
 	known   bool // the tracker has heard of it
 	dead    bool // its agent has ended
 	off     bool // and its machine answers nothing
+	diedAt  time.Duration
 	left    bool // it went because it was released
 	doneAt  time.Duration
 	frozen  time.Duration // until when it stands still
@@ -215,7 +216,7 @@ func (h *host) die(off bool) {
 	if h.dead {
 		return
 	}
-	h.dead, h.off = true, off
+	h.dead, h.off, h.diedAt = true, off, h.s.now
 	if !h.have.Full() && h != h.s.seed {
 		h.s.pending--
 		h.s.came(h) // nobody waits for it any more

@@ -92,6 +92,9 @@ func (s *Sim) build() {
 			have: window.NewSet(sc.Cells), wrong: map[*sched.Fetch]bool{}, waitSince: -1,
 		}
 		h.child = sched.NewChild(h, h.have, sc.Cell)
+		if spec.Told {
+			h.child.SetLink(spec.Mbps)
+		}
 		s.byAddr[h.addr] = h
 		return h
 	}
