@@ -140,6 +140,12 @@ bench-swarm: ## ours beside other programs in shaped namespaces (root): BENCH_SW
 bench-engine: ## 1 -> 1 and 1 -> 3 unshaped (root): BENCH_ENGINE="flags", add --pprof DIR for CPU profiles
 	go run ./e2e/swarmbench $(BENCH_ENGINE) --out $(BUILD)/bench/engine.json
 
+SIM ?=
+
+.PHONY: sim
+sim: ## 1 000 simulated swarms and the table of time against hosts, 5 minutes: SIM="--seed N" replays one
+	go run ./e2e/swarmsim --out $(BUILD)/sim $(SIM)
+
 .PHONY: clean
 clean: ## remove build/ (the boot files and golden images too)
 	rm -rf $(BUILD)

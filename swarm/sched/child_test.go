@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -107,7 +108,7 @@ func (r *rig) connections() {
 			}
 			if l.ended != nil && l.wire != nil {
 				r.Detach(l.Link)
-				r.Lost(l.src, l.ended.Error(), l.ended != ErrRetired, r.now)
+				r.Lost(l.src, l.ended.Error(), !errors.Is(l.ended, ErrRetired), r.now)
 				l.wire = nil
 			}
 		}

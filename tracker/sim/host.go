@@ -57,6 +57,8 @@ type host struct {
 	accused    []string
 
 	progress  time.Duration // last block
+	wroteAt   time.Duration // last piece
+	pace      time.Duration // smoothed time between two pieces
 	waitSince time.Duration // since when it waits without need, -1 = it does not
 	waitFor   *host         // who could help
 	sentAt    int64         // up.sent at the last look
@@ -111,7 +113,7 @@ func (h *host) Release(f *sched.Fetch) {
 func (h *host) join() {
 	h.joined = true
 	h.s.logf("%s joins", h.id)
-	h.progress = h.s.now
+	h.progress, h.wroteAt = h.s.now, h.s.now
 	h.s.subscribe(h)
 	h.report()
 	h.ticking = true
@@ -194,6 +196,8 @@ func (h *host) written(f *sched.Fetch) {
 		h.bad++
 	}
 	delete(h.wrong, f)
+	h.pace = (3*h.pace + h.s.now - h.wroteAt) / 4
+	h.wroteAt = h.s.now
 	h.child.Written(f, h.s.time())
 	for _, c := range h.accepted {
 		piece := f.Piece
