@@ -140,6 +140,12 @@ bench-swarm: ## ours beside other programs in shaped namespaces (root), 25 minut
 bench-engine: ## 1 -> 1 and 1 -> 3 unshaped, plain, TLS, compressed (root): BENCH_ENGINE="--pprof DIR engine" for CPU profiles
 	go run ./e2e/swarmbench --out $(BUILD)/bench/engine.json $(BENCH_ENGINE)
 
+SIM ?=
+
+.PHONY: sim
+sim: ## 1 000 simulated swarms and the table of time against hosts, 5 minutes: SIM="--seed N" replays one
+	go run ./e2e/swarmsim --out $(BUILD)/sim $(SIM)
+
 .PHONY: clean
 clean: ## remove build/ (the boot files and golden images too)
 	rm -rf $(BUILD)

@@ -30,7 +30,7 @@ func main() {
 	flag.IntVar(&o.from, "from", 0, "first of their seed numbers")
 	flag.IntVar(&o.hosts, "hosts", 60, "most hosts of a random swarm")
 	flag.Int64Var(&o.one, "seed", -1, "play this one seed number with a log, and nothing else")
-	flag.StringVar(&o.name, "scenario", "random", "of --seed: random, or quiet or disturbed with --hosts hosts and --cells pieces")
+	flag.StringVar(&o.name, "scenario", "random", "of --seed: random, or quiet, disturbed or rooms with --hosts hosts and --cells pieces")
 	flag.StringVar(&o.table, "n", "1,2,4,8,16,32,64,128,300,500,1000,2000", "numbers of hosts for the table")
 	flag.IntVar(&o.cells, "cells", 10_000, "pieces of the image in the table")
 	flag.IntVar(&o.workers, "workers", 2, "swarms played side by side")
@@ -60,7 +60,7 @@ func run(o options, w io.Writer) error {
 	if err := t.save(o.out); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nwritten: %s/sim.json, %s/sim.svg\n", o.out, o.out)
+	sayf(w, "\nwritten: %s/sim.json, %s/sim.svg\n", o.out, o.out)
 	if n := len(failed) + t.broken(); n > 0 {
 		return fmt.Errorf("%d swarms broke an invariant", n)
 	}
@@ -75,19 +75,21 @@ func replay(o options, w io.Writer) error {
 	case "quiet":
 		sc = sim.Quiet(o.hosts, o.cells)
 	case "disturbed":
-		sc = sim.Disturbed(o.hosts, o.cells, uint64(o.one))
+		sc = sim.Disturbed(o.hosts, o.cells, uint64(o.one), false)
+	case "rooms":
+		sc = sim.Disturbed(o.hosts, o.cells, uint64(o.one), true)
 	default:
-		return fmt.Errorf("no scenario %q: random, quiet or disturbed", o.name)
+		return fmt.Errorf("no scenario %q: random, quiet, disturbed or rooms", o.name)
 	}
-	fmt.Fprintln(w, sc)
+	sayf(w, "%v\n", sc)
 	for i, h := range sc.Hosts {
-		fmt.Fprintf(w, "  h%04d %+v\n", i, h)
+		sayf(w, "  h%04d %+v\n", i, h)
 	}
 	r, err := sim.Run(sc, w)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%+v\n", *r)
+	sayf(w, "%+v\n", *r)
 	if len(r.Broken) > 0 {
 		return fmt.Errorf("seed %d broke an invariant: %s", o.one, r.Broken[0])
 	}
@@ -106,3 +108,6 @@ func numbers(list string) ([]int, error) {
 	}
 	return out, nil
 }
+
+// sayf prints for people; a closed terminal is no reason to stop.
+func sayf(w io.Writer, format string, a ...any) { _, _ = fmt.Fprintf(w, format, a...) }

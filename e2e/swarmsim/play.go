@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -65,13 +64,13 @@ func random(o options, w io.Writer) ([]failure, error) {
 		kinds[sc.Quiet()]++
 		if len(r.Broken) > 0 {
 			failed = append(failed, failure{sc.Seed, sc.String(), r.Broken})
-			fmt.Fprintf(w, "FAILED %v\n       %s\n       replay: make sim SIM=\"--seed %d --hosts %d\"\n", sc, r.Broken[0], sc.Seed, o.hosts)
+			sayf(w, "FAILED %v\n       %s\n       replay: make sim SIM=\"--seed %d --hosts %d\"\n", sc, r.Broken[0], sc.Seed, o.hosts)
 		}
 		done++
 		if step := max(o.seeds/10, 1); done%step == 0 {
 			spent := time.Since(begin)
 			left := spent / time.Duration(done) * time.Duration(o.seeds-done)
-			fmt.Fprintf(w, "%4d of %d random swarms, %d quiet, %d failed; %.0f s, about %.0f s to go\n",
+			sayf(w, "%4d of %d random swarms, %d quiet, %d failed; %.0f s, about %.0f s to go\n",
 				done, o.seeds, kinds[true], len(failed), spent.Seconds(), left.Seconds())
 		}
 		return nil
@@ -92,8 +91,8 @@ func table(o options, w io.Writer) (*report, error) {
 		todo = append(todo, sim.Quiet(n, o.cells))
 	}
 	for _, n := range ns {
-		if n >= 20 && n <= 500 {
-			todo = append(todo, sim.Disturbed(n, o.cells, uint64(n)))
+		if n >= 20 && n <= 300 {
+			todo = append(todo, sim.Disturbed(n, o.cells, uint64(n), false), sim.Disturbed(n, o.cells, uint64(n), true))
 		}
 	}
 	var mu sync.Mutex
@@ -113,7 +112,7 @@ func table(o options, w io.Writer) (*report, error) {
 		t.Rows = append(t.Rows, newRow(sc, r))
 		sofar += float64(len(sc.Hosts))
 		spent := time.Since(begin)
-		fmt.Fprintf(w, "N=%d, %s: ratio %.3f; %.0f s, about %.0f s to go\n", len(sc.Hosts), sc.Name, r.Early,
+		sayf(w, "N=%d, %s: ratio %.3f; %.0f s, about %.0f s to go\n", len(sc.Hosts), sc.Name, r.Early,
 			spent.Seconds(), spent.Seconds()*(all-sofar)/sofar)
 		return nil
 	})

@@ -50,7 +50,8 @@ func newRow(sc *sim.Scenario, r *sim.Result) row {
 
 func (t *report) sort() {
 	slices.SortFunc(t.Rows, func(a, b row) int {
-		return cmp.Or(-cmp.Compare(a.Scheme, b.Scheme), cmp.Compare(a.N, b.N))
+		order := []string{"quiet", sim.DisturbedName, sim.RoomsName}
+		return cmp.Or(cmp.Compare(slices.Index(order, a.Scheme), slices.Index(order, b.Scheme)), cmp.Compare(a.N, b.N))
 	})
 }
 
@@ -65,9 +66,9 @@ func (t *report) broken() (n int) {
 
 // print shows the table and the plot.
 func (t *report) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%d random swarms, %d failed\n\n", t.Seeds, len(t.Failed))
-	fmt.Fprintf(w, "ratio: hosts of usual speed, over S / payload rate (no headers, floor 1); on the wire: times %.3f\n", t.Overhead)
-	fmt.Fprintf(w, "%-18s %5s %6s %9s %7s %8s %7s %7s %7s %9s\n", "scheme", "N", "cells", "makespan", "ratio", "on wire", "limit", "seed", "uplink", "switches")
+	sayf(w, "\n%d random swarms, %d failed\n\n", t.Seeds, len(t.Failed))
+	sayf(w, "ratio: hosts of usual speed, over S / payload rate (no headers, floor 1); on the wire: times %.3f\n", t.Overhead)
+	sayf(w, "%-18s %5s %6s %9s %7s %8s %7s %7s %7s %9s\n", "scheme", "N", "cells", "makespan", "ratio", "on wire", "limit", "seed", "uplink", "switches")
 	for _, r := range t.Rows {
 		note := ""
 		if r.WireRatio > r.Limit {
@@ -76,10 +77,10 @@ func (t *report) print(w io.Writer) {
 		for _, b := range r.Broken {
 			note += "  " + b
 		}
-		fmt.Fprintf(w, "%-18s %5d %6d %7.1f s %7.3f %8.3f %7.3f %7.3f %7.3f %9d%s\n",
+		sayf(w, "%-18s %5d %6d %7.1f s %7.3f %8.3f %7.3f %7.3f %7.3f %9d%s\n",
 			r.Scheme, r.N, r.Cells, r.Seconds, r.Ratio, r.WireRatio, r.Limit, r.SeedCopies, r.Uplink, r.Switches, note)
 	}
-	fmt.Fprintf(w, "\n%s", t.ascii())
+	sayf(w, "\n%s", t.ascii())
 }
 
 // The plot: N on a logarithmic axis, ratio on the wire from 1.04 upwards.
@@ -121,15 +122,18 @@ func (t *report) ascii() string {
 	for i, line := range grid {
 		fmt.Fprintf(&b, "%6.3f |%s\n", mostRatio-(mostRatio-lowest)*float64(i)/plotH, strings.TrimRight(string(line), " "))
 	}
-	fmt.Fprintf(&b, "       +%s\n        N = 1 to %.0f, logarithmic;  o quiet   x 1 %% die, 5 %% slow   - limit 1.08 + N/cells\n", strings.Repeat("-", plotW), mostN)
+	fmt.Fprintf(&b, "       +%s\n        N = 1 to %.0f, logarithmic;  o quiet  x 1 %% die, 5 %% slow  r same in rooms  - limit 1.08 + N/cells\n", strings.Repeat("-", plotW), mostN)
 	return b.String()
 }
 
 func mark(r row) rune {
-	if r.Scheme == "quiet" {
+	switch r.Scheme {
+	case "quiet":
 		return 'o'
+	case sim.DisturbedName:
+		return 'x'
 	}
-	return 'x'
+	return 'r'
 }
 
 // save writes sim.json and sim.svg.
@@ -159,7 +163,7 @@ func (t *report) svg() string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", w, h)
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="white"/><text x="%d" y="18">time of the last host / (image / link rate), %d cells; blue quiet, red 1 %% die and 5 %% slow, grey limit 1.08 + N/cells</text>`+"\n", w, h, left, t.Cells)
+	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="white"/><text x="%d" y="18">time of the last host / (image / link rate), %d cells; blue quiet, red 1 %% die and 5 %% slow, orange same in rooms, grey limit 1.08 + N/cells</text>`+"\n", w, h, left, t.Cells)
 	for i := range 5 {
 		r := lowest + (mostRatio-lowest)*float64(i)/4
 		fmt.Fprintf(&b, `<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#ddd"/><text x="8" y="%.1f">%.3f</text>`+"\n", left, w-20, y(r), y(r), y(r)+4, r)
@@ -181,6 +185,7 @@ func (t *report) svg() string {
 	line("quiet", "#aaa", func(r row) float64 { return r.Limit })
 	line("quiet", "#1f5fbf", func(r row) float64 { return r.WireRatio })
 	line(sim.DisturbedName, "#c03030", func(r row) float64 { return r.WireRatio })
+	line(sim.RoomsName, "#e09030", func(r row) float64 { return r.WireRatio })
 	b.WriteString("</svg>\n")
 	return b.String()
 }

@@ -112,6 +112,7 @@ func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session, 
 	}
 	s.mu.Lock()
 	s.handed, s.node, s.written, s.pool = true, node, ses.Storage.Written, cfg.PoolBuffers
+	node.SetLink(s.link)
 	node.SetSources(sources(s.assigned))
 	s.mu.Unlock()
 	return node, nil

@@ -209,6 +209,14 @@ func (n *Node) SetSources(a Assignment) {
 	}
 }
 
+// SetLink tells the speed of this computer's network interface, Mb/s; 0 =
+// unknown. A node that receives at that speed blames no source for being slow.
+func (n *Node) SetLink(mbps int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.child.SetLink(mbps)
+}
+
 // Stats returns a snapshot of the figures.
 func (n *Node) Stats() Stats {
 	n.mu.Lock()

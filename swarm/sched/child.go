@@ -53,11 +53,22 @@ type Child struct {
 	rival    *Source // whom the active one is compared with
 	tried    *Source // left by a rate rule; taken again if that brings nothing
 	monitor  window.Monitor
-	bound    bool // since the last tick something could not be asked for want of a buffer
+	bound    bool    // since the last tick something could not be asked for want of a buffer
+	link     float64 // bytes per second of this host's own link; 0 = unknown
 	switches int
 	lastWhy  string // reason of the last switch
 	meter    meter
 }
+
+// linkFull is the share of the link's speed from which on this host could not
+// receive more from anybody; headers take another 5 %.
+const linkFull = 0.8
+
+// SetLink tells the speed of this host's own link, Mb/s; 0 = unknown. A host
+// that receives at that speed blames no parent: one behind a slow link would
+// else go from source to source, and at each take a part of a link that others
+// need.
+func (c *Child) SetLink(mbps int) { c.link = float64(max(mbps, 0)) * 1e6 / 8 }
 
 // meter measures the rate of reception.
 type meter struct {
@@ -153,6 +164,9 @@ func (c *Child) judge(now time.Time) {
 	}
 	s := window.Sample{At: now, Have: c.have.Count(), Other: -1, Rx: c.meter.rxWire, Bound: c.bound}
 	c.bound = false
+	if c.link > 0 && c.meter.wireRate >= linkFull*c.link {
+		s.Bound = true
+	}
 	gives := c.gives(a, c.window, now)
 	s.Gives, s.Far = gives > 0, gives >= c.window
 	next := c.next(now)
@@ -167,12 +181,16 @@ func (c *Child) judge(now time.Time) {
 			s.Other = next.link.theirs.Count()
 		}
 	}
-	switch v := c.monitor.Add(s); {
+	v := c.monitor.Add(s)
+	if a.link.open > 0 && now.Sub(a.link.lastRx) > muteTime && s.OtherGives && !s.Costly {
+		v = mute
+	}
+	switch {
 	case v == window.Barren && c.tried != nil:
 		c.tried.rejected, c.tried.final, c.tried.notBefore = "", false, time.Time{}
 		c.tried = nil
 	case v == window.Stay || v == window.Barren || next == nil:
-	case v == window.Starving: // a source that failed before is better than nothing
+	case v == window.Starving || v == mute: // a source that failed before is better than nothing
 		c.monitor.Reset()
 		c.leave(a, string(v), false, now)
 		c.heir = next

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -107,7 +108,7 @@ func (r *rig) connections() {
 			}
 			if l.ended != nil && l.wire != nil {
 				r.Detach(l.Link)
-				r.Lost(l.src, l.ended.Error(), l.ended != ErrRetired, r.now)
+				r.Lost(l.src, l.ended.Error(), !errors.Is(l.ended, ErrRetired), r.now)
 				l.wire = nil
 			}
 		}
@@ -169,12 +170,31 @@ func TestRepair(t *testing.T) {
 			r.peers["a"].down = true
 			r.run(time.Second)
 		}, []string{"a>b"}, "b"},
-		{"parent mute with requests open: stalled after 4 s", func(r *rig) {
+		{"parent mute with requests open: the grandparent after 1 s", func(r *rig) {
 			r.peers["a"].rate = 1
 			r.run(time.Second)
 			r.peers["a"].mute, r.peers["b"].rate = true, 1
-			r.run(5 * time.Second)
+			r.run(1500 * time.Millisecond)
 		}, []string{"a>b"}, "b"},
+		{"parent mute, only the seed behind it: stalled after 4 s", func(r *rig) {
+			r.assign("a", "seed")
+			r.peers["a"].rate = 1
+			r.run(time.Second)
+			r.peers["a"].mute, r.peers["seed"].rate = true, 1
+			r.run(3 * time.Second)
+			if r.Parent() != "a" {
+				r.t.Error("gone to the seed for a short pause")
+			}
+			r.run(2 * time.Second)
+		}, []string{"a>seed"}, "seed"},
+		{"parent pauses for 2 s: back to it", func(r *rig) {
+			r.peers["a"].rate, r.peers["b"].rate = 1, 1
+			r.run(time.Second)
+			r.peers["a"].mute = true
+			r.run(2 * time.Second)
+			r.peers["a"].mute = false
+			r.run(4 * time.Second)
+		}, []string{"a>b", "b>a"}, "a"},
 		{"parent has nothing more, the grandparent has: starving after 5 s", func(r *rig) {
 			r.peers["a"].front, r.peers["b"].rate = 20, 1
 			r.run(10 * time.Second)
@@ -248,6 +268,25 @@ func TestRepair(t *testing.T) {
 				t.Errorf("at the end fetching from %q, %d pieces held; want from %q", r.Parent(), r.have.Count(), c.on)
 			}
 		})
+	}
+}
+
+// TestSlowLinkBlamesNobody: at the speed of its own link a host stays where it is.
+func TestSlowLinkBlamesNobody(t *testing.T) {
+	for _, c := range []struct {
+		link int
+		want int // switches
+	}{{0, 1}, {45, 0}, {1000, 1}} {
+		r := newRig(t, "a", "b", "seed")
+		r.peers["a"].rate, r.peers["b"].front = 1, 20
+		r.SetLink(c.link) // 1 MiB every 200 ms are 42 Mb/s
+		for range 30 {
+			r.run(Tick)
+			r.peers["b"].front = min(r.peers["b"].front+5, testPieces)
+		}
+		if len(r.moves) != c.want {
+			t.Errorf("link of %d Mb/s: moves %q; want %d", c.link, r.moves, c.want)
+		}
 	}
 }
 

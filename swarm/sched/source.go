@@ -12,12 +12,19 @@ const (
 	// DialTime is how long a connection to a source may take.
 	DialTime   = 3 * time.Second
 	stallTime  = 4 * time.Second  // without a byte while requests are open
+	muteTime   = time.Second      // the same, while another host could send; we go back when it was only a pause
 	forgive    = 10 * time.Second // a new assignment may return to a source we left this long ago
 	badPieces  = 3                // wrong pieces from one source after which we go to the next
 	serverWait = 3 * time.Second  // after a wrong piece, for the server to be connected
 	maxReturn  = 3                // failures after which we do not go back to a source by ourselves
 	goodAgain  = 60 * time.Second // without a failure after which the earlier ones are forgotten
 )
+
+// mute is the verdict on a parent that owes us bytes and sends none. Its child
+// and all behind that stand still meanwhile: in a chain that fills its links
+// such a second is never made up for. To go to the seed costs more than waiting
+// for the rule about stalled connections.
+const mute window.Verdict = "it sends nothing while the next source could"
 
 // Peer names a source.
 type Peer struct {

@@ -100,6 +100,9 @@ func (m *Monitor) Switched() {
 
 // Add takes a sample and returns the verdict on the present parent.
 func (m *Monitor) Add(s Sample) Verdict {
+	if n := len(m.samples); n > 0 && !m.samples[n-1].Gives && s.Rx == m.samples[0].Rx {
+		m.samples = m.samples[:0] // nothing has come yet as there was nothing: rates count from the first piece on
+	}
 	m.notePieces(s)
 	m.samples = append(m.samples, s)
 	for len(m.samples) > 2 && s.At.Sub(m.samples[1].At) >= keepTime || len(m.samples) > keepSamples {

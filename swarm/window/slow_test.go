@@ -78,6 +78,10 @@ func TestMonitor(t *testing.T) {
 		{"waits 12 s while the seed has it", -1, []phase{{ticks: 20, have: 20, gives: true}, {ticks: 48, otherGives: true, costly: true}}, Starving},
 		{"waits for its own next piece, so does the next source", -1, []phase{{ticks: 20, have: 20, gives: true}, {ticks: 80}}, Stay},
 		{"waits while the next source has it", -1, []phase{{ticks: 20, have: 20, gives: true}, {ticks: 40, otherGives: true}}, Starving},
+		// Found by the simulator: far down a chain the time in which nobody had a
+		// piece yet counted as slowness of the parent.
+		{"two seconds of nothing at the start, then slower than the next source for one", 0, []phase{{ticks: 8}, {ticks: 4, have: 2, other: 20, gives: true, otherGives: true}}, Stay},
+		{"the same for three seconds", 0, []phase{{ticks: 8}, {ticks: 12, have: 2, other: 20, gives: true, otherGives: true}}, Overtook},
 		{"a short wait is not starving", -1, []phase{{ticks: 20, have: 20, gives: true}, {ticks: 16, otherGives: true}}, Stay},
 	} {
 		t.Run(c.name, func(t *testing.T) {

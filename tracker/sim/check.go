@@ -56,7 +56,7 @@ func (s *Sim) lookAt(h *host) {
 		most = waitSeed
 	}
 	// A child waits four of its own piece times before it calls that starving.
-	most = max(most, 5*(s.now-h.spec.Join)/time.Duration(max(h.have.Count(), 1)))
+	most = max(most, 5*h.pace)
 	for _, c := range h.conns {
 		if c.parent.off || split(h.room, c.parent.room) {
 			most += keepAlive // silent, which only the kernel finds out while nothing is asked for

@@ -220,7 +220,8 @@ func (c *conn) pump() {
 				c.flying -= r.size
 				p.do(c.pump)
 			}
-			if !c.closed {
+			cutShort := p.dead && end > p.diedAt // the last byte never left it
+			if !c.closed && !cutShort {
 				c.child.do(func() { c.arrive(r, wrong) })
 			}
 		})

@@ -31,6 +31,7 @@ type host struct {
 	known   bool // the tracker has heard of it
 	dead    bool // its agent has ended
 	off     bool // and its machine answers nothing
+	diedAt  time.Duration
 	left    bool // it went because it was released
 	doneAt  time.Duration
 	frozen  time.Duration // until when it stands still
@@ -56,6 +57,8 @@ type host struct {
 	accused    []string
 
 	progress  time.Duration // last block
+	wroteAt   time.Duration // last piece
+	pace      time.Duration // smoothed time between two pieces
 	waitSince time.Duration // since when it waits without need, -1 = it does not
 	waitFor   *host         // who could help
 	sentAt    int64         // up.sent at the last look
@@ -110,7 +113,7 @@ func (h *host) Release(f *sched.Fetch) {
 func (h *host) join() {
 	h.joined = true
 	h.s.logf("%s joins", h.id)
-	h.progress = h.s.now
+	h.progress, h.wroteAt = h.s.now, h.s.now
 	h.s.subscribe(h)
 	h.report()
 	h.ticking = true
@@ -193,6 +196,8 @@ func (h *host) written(f *sched.Fetch) {
 		h.bad++
 	}
 	delete(h.wrong, f)
+	h.pace = (3*h.pace + h.s.now - h.wroteAt) / 4
+	h.wroteAt = h.s.now
 	h.child.Written(f, h.s.time())
 	for _, c := range h.accepted {
 		piece := f.Piece
@@ -215,7 +220,7 @@ func (h *host) die(off bool) {
 	if h.dead {
 		return
 	}
-	h.dead, h.off = true, off
+	h.dead, h.off, h.diedAt = true, off, h.s.now
 	if !h.have.Full() && h != h.s.seed {
 		h.s.pending--
 		h.s.came(h) // nobody waits for it any more

@@ -27,13 +27,24 @@ func Quiet(n, cells int) *Scenario {
 	return s
 }
 
-// DisturbedName is the name of the scenarios that Disturbed makes.
-const DisturbedName = "1 % die, 5 % slow"
+// Names of the scenarios that Disturbed makes.
+const (
+	DisturbedName = "1 % die, 5 % slow"
+	RoomsName     = "same, rooms of 30"
+)
 
-// Disturbed is Quiet with 1 % of the hosts dying and 5 % slow, at random.
-func Disturbed(n, cells int, seed uint64) *Scenario {
+// Disturbed is Quiet with 1 % of the hosts dying and 5 % behind a link of a
+// tenth of the speed, which the tracker knows, at random: all at one switch, or
+// in rooms of 30 behind uplinks that a chain fills.
+func Disturbed(n, cells int, seed uint64, inRooms bool) *Scenario {
 	s := Quiet(n, cells)
-	s.Name, s.Seed = DisturbedName, seed
+	s.Name, s.Seed = RoomsName, seed
+	if !inRooms {
+		s.Name, s.Rooms = DisturbedName, s.Rooms[:1]
+		for i := range s.Hosts {
+			s.Hosts[i].Room = 0
+		}
+	}
 	r := rand.New(rand.NewPCG(seed, 2))
 	for i, k := range r.Perm(n) {
 		h := &s.Hosts[k]

@@ -51,17 +51,16 @@ func (s *Sim) part(d time.Duration) time.Duration { return time.Duration(s.rng.I
 
 // Run plays a scenario to its end and returns what came out. log may be nil.
 func Run(sc *Scenario, log io.Writer) (*Result, error) {
-	s := &Sim{
-		Scenario: sc, rng: rand.New(rand.NewPCG(sc.Seed, 0x51b)), log: log, hash: [20]byte{1},
-		byAddr: map[netip.AddrPort]*host{}, buffers: max(window.Size(sc.Cell), 8) / 2, coming: len(sc.Hosts), pending: len(sc.Hosts),
-	}
-	s.build()
+	return newSim(sc, log).run()
+}
+
+func (s *Sim) run() (*Result, error) {
 	if err := s.startTracker(); err != nil {
 		return nil, err
 	}
 	s.schedule()
 	s.after(time.Second, s.look)
-	limit := sc.Limit()
+	limit := s.Scenario.Limit()
 	for len(s.broken) == 0 && s.pending > 0 && s.step(limit) {
 	}
 	if s.pending > 0 && len(s.broken) == 0 {
@@ -75,6 +74,15 @@ func Run(sc *Scenario, log io.Writer) (*Result, error) {
 	}
 	res.Broken = s.broken
 	return res, nil
+}
+
+func newSim(sc *Scenario, log io.Writer) *Sim {
+	s := &Sim{
+		Scenario: sc, rng: rand.New(rand.NewPCG(sc.Seed, 0x51b)), log: log, hash: [20]byte{1},
+		byAddr: map[netip.AddrPort]*host{}, buffers: max(window.Size(sc.Cell), 8) / 2, coming: len(sc.Hosts), pending: len(sc.Hosts),
+	}
+	s.build()
+	return s
 }
 
 // build makes the hosts and their cables.
@@ -92,6 +100,9 @@ func (s *Sim) build() {
 			have: window.NewSet(sc.Cells), wrong: map[*sched.Fetch]bool{}, waitSince: -1,
 		}
 		h.child = sched.NewChild(h, h.have, sc.Cell)
+		if spec.Told {
+			h.child.SetLink(spec.Mbps)
+		}
 		s.byAddr[h.addr] = h
 		return h
 	}
