@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 
 	"labswarm/api"
 	"labswarm/images/library"
@@ -34,7 +35,13 @@ func (v source) Pieces() int             { return v.Manifest().Pieces() }
 func (v source) PieceLen() int64         { return v.Manifest().Cell }
 func (v source) Hash(piece int) [20]byte { return v.Torrent().Hashes[piece] }
 
-var _ peer.FrameSource = source{}
+var (
+	_ peer.FrameSource = source{}
+	_ peer.FileSource  = source{}
+)
+
+// File implements peer.FileSource.
+func (v source) File(piece int) (*os.File, int64, bool) { return v.Raw(piece) }
 
 // Frame implements peer.FrameSource.
 func (v source) Frame(piece int, buf []byte) ([]byte, bool) {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 
 	"golang.org/x/time/rate"
@@ -21,7 +22,8 @@ import (
 )
 
 // Source is one opened image version. When it is a peer.FrameSource besides, its
-// pieces travel compressed to hosts that understand that.
+// pieces travel compressed to hosts that understand that; when it is a
+// peer.FileSource, they are read from the file.
 type Source interface {
 	InfoHash() [20]byte
 	Pieces() int
@@ -116,10 +118,9 @@ func (s *Seeder) Add(src Source) error {
 	if s.nodes[ih] != nil {
 		return src.Close()
 	}
-	var st peer.Storage = storage{src}
-	if f, ok := src.(peer.FrameSource); ok {
-		st = framedStorage{storage{src}, f}
-	}
+	st := storage{src: src}
+	st.frames, _ = src.(peer.FrameSource)
+	st.files, _ = src.(peer.FileSource)
 	cfg := peer.Config{
 		InfoHash: ih, PeerID: s.cfg.PeerID, Pieces: src.Pieces(), PieceLen: src.PieceLen(), Hash: src.Hash,
 		Storage: st, Seed: true, Limiter: s.limiter, AllowPeer: s.cfg.AllowPeer, PlainPeers: s.cfg.PlainPeers, Log: s.cfg.Log,
@@ -203,7 +204,11 @@ func (s *Seeder) Sent(infoHash [20]byte) int64 {
 }
 
 // storage adapts a Source to a seed's Storage: nothing is ever written.
-type storage struct{ src Source }
+type storage struct {
+	src    Source
+	frames peer.FrameSource // nil: none
+	files  peer.FileSource  // nil: none
+}
 
 func (s storage) Have(int) bool                         { return true }
 func (s storage) ReadPiece(piece int, buf []byte) error { return s.src.ReadPiece(piece, buf) }
@@ -211,8 +216,18 @@ func (s storage) WritePiece(int, []byte) error {
 	return errors.New("write piece: the seed holds everything")
 }
 
-// framedStorage is a storage with frames.
-type framedStorage struct {
-	storage
-	peer.FrameSource
+// Frame implements peer.FrameSource.
+func (s storage) Frame(piece int, buf []byte) ([]byte, bool) {
+	if s.frames == nil {
+		return nil, false
+	}
+	return s.frames.Frame(piece, buf)
+}
+
+// File implements peer.FileSource.
+func (s storage) File(piece int) (*os.File, int64, bool) {
+	if s.files == nil {
+		return nil, 0, false
+	}
+	return s.files.File(piece)
 }

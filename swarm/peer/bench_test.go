@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"labswarm/swarm/frame"
+	"labswarm/swarm/peercert"
 )
 
 // nullStore gives one constant piece and takes everything: it leaves out the
@@ -25,13 +26,15 @@ func (s *nullStore) ReadPiece(_ int, buf []byte) error { copy(buf, s.piece); ret
 func (s *nullStore) WritePiece(int, []byte) error      { return nil }
 
 // BenchmarkChain moves 256 MiB in cells of 1 MiB through chains of one and
-// three hosts on loopback, unshaped, plain and as frames of a third of the
-// size. MB/s is per host; cpu-s/GiB is of the whole process per GiB delivered;
+// three hosts on loopback, unshaped, plain and as frames of half the size, with
+// and without TLS. MB/s is per host; cpu-s/GiB is of the whole process per GiB delivered;
 // wire is the part of the bytes that travelled.
 func BenchmarkChain(b *testing.B) {
 	for _, hosts := range []int{1, 3} {
 		for _, form := range []string{"plain", "frames"} {
-			b.Run(fmt.Sprintf("1to%d/%s", hosts, form), func(b *testing.B) { benchChain(b, hosts, form == "frames") })
+			for _, over := range []string{"tcp", "tls"} {
+				b.Run(fmt.Sprintf("1to%d/%s/%s", hosts, form, over), func(b *testing.B) { benchChain(b, hosts, form == "frames", over == "tls") })
+			}
 		}
 	}
 }
@@ -44,7 +47,7 @@ type framedNull struct {
 
 func (s *framedNull) Frame(int, []byte) ([]byte, bool) { return s.frame, s.frame != nil }
 
-func benchChain(b *testing.B, hosts int, framed bool) {
+func benchChain(b *testing.B, hosts int, framed, overTLS bool) {
 	const pieces, pieceLen = 256, 1 << 20
 	b.SetBytes(pieces * pieceLen)
 	data := make([]byte, pieceLen)
@@ -59,6 +62,10 @@ func benchChain(b *testing.B, hosts int, framed bool) {
 			b.Fatal(err)
 		}
 		f = e.Encode(nil, data)
+	}
+	ca, err := peercert.NewAuthority(make([]byte, 32), [20]byte{1}, "bench")
+	if err != nil {
+		b.Fatal(err)
 	}
 	wire := int64(0)
 	sum := sha1.Sum(data)
@@ -76,6 +83,14 @@ func benchChain(b *testing.B, hosts int, framed bool) {
 			}
 			cfg := Config{InfoHash: [20]byte{1}, PeerID: [20]byte{2, byte(i)}, Pieces: pieces, PieceLen: pieceLen,
 				Hash: func(int) [20]byte { return sum }, Storage: &framedNull{nullStore{piece: data, have: i == 0}, f}, Listener: l, Seed: i == 0}
+			id := peercert.ID{Host: nodeName(i), Seed: i == 0}
+			if overTLS {
+				p, err := ca.NewPass(id)
+				if err != nil {
+					b.Fatal(err)
+				}
+				cfg.Pass = func() (*peercert.Pass, error) { return p, nil }
+			}
 			n, err := New(cfg)
 			if err != nil {
 				b.Fatal(err)
@@ -85,7 +100,7 @@ func benchChain(b *testing.B, hosts int, framed bool) {
 				n.SetSources(Assignment{Parent: up[0], Fallbacks: up[1:]})
 			}
 			nodes = append(nodes, n)
-			up = append([]Peer{{Addr: l.Addr().(*net.TCPAddr).AddrPort(), Server: i == 0}}, up...)
+			up = append([]Peer{{Addr: l.Addr().(*net.TCPAddr).AddrPort(), ID: id.Host, Server: i == 0}}, up...)
 		}
 		b.StartTimer()
 		for _, n := range nodes {

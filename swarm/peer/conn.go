@@ -68,6 +68,7 @@ type conn struct {
 type upload struct {
 	piece, begin, length int
 	frame                bool // counted in the piece's frame, if we have it
+	direct               bool // to read ahead: it will go from a file, if there is one
 }
 
 // runConn works on a connection after both handshakes until it ends, and says
@@ -223,9 +224,9 @@ func (c *conn) handle(m wire.Message) error {
 		c.wants = true
 		c.serve()
 	case pp.Request:
-		return c.request(upload{m.Index, m.Begin, m.Length, m.Frame})
+		return c.request(upload{piece: m.Index, begin: m.Begin, length: m.Length, frame: m.Frame})
 	case pp.Cancel:
-		c.cancel(upload{m.Index, m.Begin, m.Length, false})
+		c.cancel(upload{piece: m.Index, begin: m.Begin, length: m.Length})
 	case pp.Reject:
 		c.refused(m)
 	case pp.Extended:

@@ -36,6 +36,7 @@ type Node struct {
 	uploads  chan struct{}  // one token per buffer an upload holds
 	prefetch chan upload    // requests of a child to read ahead for; full = not read ahead
 	frames   *frameCache    // has its own lock
+	vouched  *vouched       // the same
 	decoder  *frame.Decoder // of hashLoop
 
 	mu        sync.Mutex
@@ -88,8 +89,8 @@ func New(cfg Config) (*Node, error) {
 		cfg: cfg, log: cfg.Log, block: wire.BlockSize(cfg.PieceLen), window: window.Size(cfg.PieceLen),
 		wake: make(chan struct{}, 1), hashq: make(chan *fetch, cfg.PoolBuffers), writeq: make(chan *fetch, cfg.PoolBuffers),
 		uploads: make(chan struct{}, cfg.PoolBuffers-cfg.PoolBuffers/2), prefetch: make(chan upload, 4),
-		frames: newFrameCache(cfg.FrameCacheBytes),
-		have:   window.NewSet(cfg.Pieces), noServe: map[int]bool{}, done: make(chan struct{}),
+		frames: newFrameCache(cfg.FrameCacheBytes), vouched: newVouched(),
+		have: window.NewSet(cfg.Pieces), noServe: map[int]bool{}, done: make(chan struct{}),
 		inflight: map[int]*fetch{}, bars: map[int]*bar{}, conns: map[*conn]struct{}{}, same: map[peercert.ID]int{},
 		loading: map[int]chan struct{}{}, rxBy: map[string]int64{},
 	}

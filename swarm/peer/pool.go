@@ -132,6 +132,13 @@ func (p *pool) get(piece int) *buffer {
 	return b
 }
 
+// has reports whether a piece is cached.
+func (p *pool) has(piece int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cached[piece] != nil
+}
+
 // put makes b, held by the caller, the cached copy of piece. The caller keeps
 // its use of b.
 func (p *pool) put(b *buffer, piece int) {

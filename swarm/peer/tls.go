@@ -1,11 +1,13 @@
 package peer
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"labswarm/swarm/peercert"
@@ -27,7 +29,89 @@ const maxSame = 4
 type secured struct {
 	*tls.Conn
 	raw  *net.TCPConn
+	out  *outbox
 	peer peercert.ID
+}
+
+// outbox is the socket under TLS. It gathers records, which have 16 KiB at most,
+// so that a block goes out in a few system calls and full segments, and gives
+// back the byte that was looked at first.
+type outbox struct {
+	*net.TCPConn
+	first []byte
+
+	mu   sync.Mutex // TLS may also write while it reads (key updates)
+	hold bool
+	buf  *[]byte // from gathers; nil while there is nothing to send
+}
+
+const gather = 128 << 10 // bytes
+
+var gathers = sync.Pool{New: func() any { b := make([]byte, 0, gather); return &b }}
+
+func (o *outbox) Read(b []byte) (int, error) {
+	if len(o.first) > 0 && len(b) > 0 {
+		n := copy(b, o.first)
+		o.first = o.first[n:]
+		return n, nil
+	}
+	return o.TCPConn.Read(b)
+}
+
+func (o *outbox) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.hold {
+		return o.TCPConn.Write(b)
+	}
+	if o.buf == nil {
+		o.buf = gathers.Get().(*[]byte)
+	}
+	if len(*o.buf)+len(b) > gather {
+		if err := o.flushLocked(); err != nil {
+			return 0, err
+		}
+	}
+	*o.buf = append(*o.buf, b...)
+	return len(b), nil
+}
+
+func (o *outbox) flushLocked() error {
+	if o.buf == nil {
+		return nil
+	}
+	_, err := o.TCPConn.Write(*o.buf)
+	*o.buf = (*o.buf)[:0]
+	return err
+}
+
+// rest gives the memory back while there is nothing to send.
+func (o *outbox) rest() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.buf != nil && len(*o.buf) == 0 {
+		gathers.Put(o.buf)
+		o.buf = nil
+	}
+}
+
+// writeAll sends bufs through TLS.
+func (s *secured) writeAll(bufs net.Buffers) (err error) {
+	s.out.mu.Lock()
+	s.out.hold = true
+	s.out.mu.Unlock()
+	for _, b := range bufs {
+		if _, err = s.Write(b); err != nil {
+			break
+		}
+	}
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	s.out.hold = false
+	if err == nil {
+		err = s.out.flushLocked()
+	}
+	return err
 }
 
 // Close closes the socket. It says no goodbye in TLS, which might block: pieces
@@ -56,7 +140,7 @@ func owner(nc net.Conn) peercert.ID {
 // pass returns the node's pass, nil for a swarm without TLS.
 func (n *Node) pass() (*peercert.Pass, error) {
 	if n.cfg.Pass == nil {
-		return nil, nil //nolint:nilnil // a swarm without TLS: tests and tools
+		return nil, nil // a swarm without TLS: tests and tools
 	}
 	p, err := n.cfg.Pass()
 	if err != nil {
@@ -81,7 +165,8 @@ func (n *Node) secure(nc net.Conn, p Peer) (net.Conn, error) {
 	if err := nc.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
 		return nil, fmt.Errorf("set deadline: %w", err)
 	}
-	tc := tls.Client(raw, pass.Client(p.ID, p.Server))
+	out := &outbox{TCPConn: raw}
+	tc := tls.Client(out, pass.Client(p.ID, p.Server))
 	if err := tc.Handshake(); err != nil { //nolint:noctx // ended by the deadline and by closing the socket
 		return nil, fmt.Errorf("TLS handshake with %s: %w", p.name(), err)
 	}
@@ -89,7 +174,7 @@ func (n *Node) secure(nc net.Conn, p Peer) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &secured{Conn: tc, raw: raw, peer: id}, nil
+	return &secured{Conn: tc, raw: raw, out: out, peer: id}, nil
 }
 
 // greet finds out which node a new connection is for, and returns it as that
@@ -105,12 +190,11 @@ func (m *Mux) greet(nc net.Conn) (*Node, net.Conn, wire.Handshake, error) {
 	if _, err := io.ReadFull(nc, first); err != nil {
 		return nil, nil, none, fmt.Errorf("read the first byte: %w", err)
 	}
-	p := &pushedBack{Conn: nc, first: first}
 	switch {
 	case first[0] == tlsHandshake:
-		return m.greetTLS(p)
+		return m.greetTLS(nc, first)
 	case first[0] == btHandshake && m.plain():
-		hs, err := wire.ReadHandshake(p)
+		hs, err := wire.ReadHandshake(io.MultiReader(bytes.NewReader(first), nc))
 		if err != nil {
 			return nil, nil, none, err
 		}
@@ -125,15 +209,16 @@ func (m *Mux) greet(nc net.Conn) (*Node, net.Conn, wire.Handshake, error) {
 
 // greetTLS shakes hands twice: the ClientHello names the swarm, and what the
 // peer says in BitTorrent's handshake must be the same.
-func (m *Mux) greetTLS(p *pushedBack) (*Node, net.Conn, wire.Handshake, error) {
+func (m *Mux) greetTLS(nc net.Conn, first []byte) (*Node, net.Conn, wire.Handshake, error) {
 	var none wire.Handshake
-	raw := rawTCP(p.Conn)
+	raw := rawTCP(nc)
 	if raw == nil {
 		return nil, nil, none, errors.New("not TCP")
 	}
 	var n *Node
 	var pass *peercert.Pass
-	tc := tls.Server(p, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+	out := &outbox{TCPConn: raw, first: first}
+	tc := tls.Server(out, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		ih, ok := peercert.InfoHashOf(h.ServerName)
 		if ok {
 			n = m.node(ih)
@@ -164,7 +249,7 @@ func (m *Mux) greetTLS(p *pushedBack) (*Node, net.Conn, wire.Handshake, error) {
 	case hs.InfoHash != n.cfg.InfoHash:
 		return nil, nil, none, fmt.Errorf("%v asked for swarm %x under the certificate of %x", id, hs.InfoHash, n.cfg.InfoHash)
 	}
-	return n, &secured{Conn: tc, raw: raw, peer: id}, hs, nil
+	return n, &secured{Conn: tc, raw: raw, out: out, peer: id}, hs, nil
 }
 
 // plain reports whether connections without TLS are admitted.
@@ -173,21 +258,6 @@ func (n *Node) plain() bool { return n.cfg.Pass == nil || n.cfg.PlainPeers }
 // allows reports whether the address of a connection may connect to us.
 func (n *Node) allows(nc net.Conn) bool {
 	return n.cfg.AllowPeer == nil || n.cfg.AllowPeer(remoteAddr(nc).Addr())
-}
-
-// pushedBack is a connection whose first byte has been looked at.
-type pushedBack struct {
-	net.Conn
-	first []byte
-}
-
-func (p *pushedBack) Read(b []byte) (int, error) {
-	if len(p.first) > 0 && len(b) > 0 {
-		b[0] = p.first[0]
-		p.first = nil
-		return 1, nil
-	}
-	return p.Conn.Read(b)
 }
 
 // Expel closes the connections that a peer of the given name opened to us: it

@@ -1,8 +1,10 @@
 package peer
 
 import (
+	"bytes"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -67,6 +69,10 @@ type sender struct {
 
 	frame      []byte // of framePiece: being sent in place of the piece; nil = it goes plain
 	framePiece int
+
+	file      *os.File // of filePiece, found right there: it goes by sendfile
+	fileOff   int64
+	filePiece int
 }
 
 // writeLoop sends control messages and requested blocks until the connection ends.
@@ -115,6 +121,9 @@ func (s *sender) take() (u upload, todo bool) {
 	s.ownID = c.ownID
 	s.ctrl = append(s.ctrl[:0], c.ctrl.Bytes()...)
 	c.ctrl.Reset()
+	if c.ctrl.Cap() > keepCtrl {
+		c.ctrl = bytes.Buffer{}
+	}
 	if todo && !s.holds(u.piece) {
 		c.readAhead(u.piece)
 	}
@@ -127,6 +136,7 @@ func (c *conn) readAhead(piece int) {
 		if u.piece == piece {
 			continue
 		}
+		u.direct = c.direct()
 		select {
 		case c.n.prefetch <- u:
 		default:
@@ -137,8 +147,11 @@ func (c *conn) readAhead(piece int) {
 
 // drop gives back the buffer.
 func (s *sender) drop() {
-	s.frame = nil
+	s.frame, s.file = nil, nil
 	s.release()
+	if t, ok := s.c.nc.(*secured); ok {
+		t.out.rest()
+	}
 }
 
 // release gives back the buffer only.
@@ -178,8 +191,15 @@ func (s *sender) flush() error {
 	}
 	err := s.write(net.Buffers{s.ctrl})
 	s.ctrl = s.ctrl[:0]
+	if cap(s.ctrl) > keepCtrl {
+		s.ctrl = nil
+	}
 	return err
 }
+
+// keepCtrl is the room for control messages that a connection keeps, in bytes: a
+// large image's bitfield comes once.
+const keepCtrl = 16 << 10
 
 // block sends one requested block after the control bytes, from the buffer
 // without copying.
@@ -189,6 +209,9 @@ func (s *sender) block(u upload) error {
 		return s.frameBlock(u, f)
 	}
 	if !s.holds(u.piece) {
+		if sent, err := s.fromFile(u); sent || err != nil {
+			return err
+		}
 		if err := s.flush(); err != nil { // reading may take a while
 			return err
 		}
@@ -212,11 +235,16 @@ func (s *sender) payload(b []byte, plain int64) error {
 		return err
 	}
 	s.ctrl = s.ctrl[:0]
+	n.sent(plain, len(b))
+	return nil
+}
+
+// sent counts payload bytes, plain ones and as they travelled.
+func (n *Node) sent(plain int64, wire int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.tx += plain
-	n.txWire += int64(len(b))
-	return nil
+	n.txWire += int64(wire)
 }
 
 // cannot refuses a request for a piece that could not be read. A client that
@@ -255,7 +283,13 @@ func (s *sender) write(bufs net.Buffers) error {
 	if err := s.c.nc.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
 		return fmt.Errorf("set deadline: %w", err)
 	}
-	if _, err := bufs.WriteTo(s.c.nc); err != nil {
+	var err error
+	if t, ok := s.c.nc.(*secured); ok {
+		err = t.writeAll(bufs)
+	} else {
+		_, err = bufs.WriteTo(s.c.nc)
+	}
+	if err != nil {
 		return fmt.Errorf("send to %s: %w", s.c.name, err)
 	}
 	return nil
