@@ -78,9 +78,16 @@ func (s *frames) Frame(i int, buf []byte) ([]byte, bool) {
 	return buf[:n], true
 }
 
-// framedDisk is a disk with frames.
+// seedDisk is the server's: pieces lie in its file as they are hashed, as they do
+// in the library's. (On a host's disk unused bytes stay what they are.)
+type seedDisk struct{ disk }
+
+// File implements peer.FileSource.
+func (d seedDisk) File(i int) (*os.File, int64, bool) { return d.f, int64(i) * d.cell, true }
+
+// framedDisk is a seed's disk with frames.
 type framedDisk struct {
-	disk
+	seedDisk
 	*frames
 }
 
@@ -116,7 +123,7 @@ type member struct {
 func openSeed(ctx context.Context, a helperArgs) (*member, error) {
 	return open(ctx, a, os.O_RDONLY, func(m *member, cfg *peer.Config) error {
 		cfg.Seed, cfg.PlainPeers = true, a.Plain
-		d := disk{m.file, m.torrent.PieceLength, func(int) bool { return true }}
+		d := seedDisk{disk{m.file, m.torrent.PieceLength, func(int) bool { return true }}}
 		cfg.Storage = d
 		if !a.Frames {
 			return nil
@@ -182,7 +189,11 @@ func open(ctx context.Context, a helperArgs, flags int, set func(*member, *peer.
 	}
 	copy(cfg.PeerID[:], fmt.Sprintf("-LS0001-%012s", a.ID))
 	if a.TLS {
-		if err := secure(&cfg, a); err != nil {
+		id, seed := a.ID, a.Role == "seed"
+		if seed {
+			id = serverID
+		}
+		if cfg.Pass, err = swarmPass(t.InfoHash, id, seed); err != nil {
 			return nil, errors.Join(err, l.Close(), m.file.Close())
 		}
 	}

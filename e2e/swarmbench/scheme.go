@@ -192,7 +192,7 @@ func oursChild(e env, i int) (child, error) {
 		}
 		a.LinkMbit = e.sc.mbit
 		if i == e.sc.slowHost() && e.sc.disturbance == disturbSlowKnown {
-			a.LinkMbit /= slowBy
+			a.LinkMbit = max(a.LinkMbit/slowBy, 1) // whole Mbit/s are reported, and 0 is unknown
 		}
 	})
 }
