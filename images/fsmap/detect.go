@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"labswarm/images/fsmap/btrfs"
 	"labswarm/images/fsmap/exfat"
 	"labswarm/images/fsmap/ext"
 	"labswarm/images/fsmap/fat"
@@ -72,14 +73,9 @@ func kinds(r io.ReaderAt, b []byte) []kind {
 	add(xfs.Is(b), "xfs", xfs.Used)
 	add(le.Uint16(b[1024+56:]) == ext.Magic, "ext4", ext.Used)
 	add(page != 0, "swap", swap.Used)
-	add(bytes.Equal(b[65600:65608], []byte("_BHRfS_M")), "btrfs", display(manifest.UsedMap{FS: "btrfs", UUID: manifest.UUIDText(b[65568:65584]), Label: manifest.CleanText(b[65835:66091])}))
+	add(btrfs.Is(b), "btrfs", btrfs.Used)
 	add(fat.Is(b), "fat", fat.Used)
 	return out
-}
-
-// display is for what has no reader yet.
-func display(um manifest.UsedMap) func(io.ReaderAt, int64) (manifest.UsedMap, error) {
-	return func(io.ReaderAt, int64) (manifest.UsedMap, error) { return um, nil }
 }
 
 // isBitLockerVolume knows the two forms: a whole volume has the signature in place of NTFS's, BitLocker To Go

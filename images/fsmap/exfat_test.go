@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"labswarm/images/fixture"
+	"labswarm/images/fsmap/fstest"
 	"labswarm/images/manifest"
 	"labswarm/internal/testreq"
 )
@@ -134,8 +135,9 @@ func TestExFATStateAndDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := placesOf(b)
+	d := fstest.Load(t, img)
 	root := p.heap + (int64(le.Uint32(b[96:]))-2)*p.cluster
-	if um := used(t, patch(t, k, img, 106, 2)); um.State != manifest.StateDirty || um.Kind != "whole" || um.Label != "Lab" {
+	if um := usedOf(t, d.With(106, 2)); um.State != manifest.StateDirty || um.Kind != "whole" || um.Label != "Lab" {
 		t.Errorf("VolumeDirty: state %s, kind %s, label %q", um.State, um.Kind, um.Label)
 	}
 	for name, c := range map[string]struct {
@@ -153,7 +155,7 @@ func TestExFATStateAndDamage(t *testing.T) {
 		"root chain leads out":         {p.fat + int64(le.Uint32(b[96:]))*4, []byte{0, 0, 0, 0}},
 		"bitmap does not know of root": {p.bitmap, []byte{0}},
 	} {
-		um := used(t, patch(t, k, img, c.off, c.with...))
+		um := usedOf(t, d.With(c.off, c.with...))
 		if um.FS != "exfat" || um.Kind != "whole" || um.Why == "" || !strings.Contains(um.Why, "exFAT") {
 			t.Errorf("%s: kind %s, why %q; want the whole partition", name, um.Kind, um.Why)
 		}

@@ -31,14 +31,7 @@ func (BitLockerError) Error() string {
 }
 
 // SpanError means that a filesystem lies on several disks, of which this is one.
-type SpanError struct {
-	FS      string
-	Devices int64
-}
-
-func (e *SpanError) Error() string {
-	return fmt.Sprintf("the %s filesystem spans %d disks or partitions; an image holds one disk, and a part of it alone does not mount", e.FS, e.Devices)
-}
+type SpanError = scan.SpanError
 
 // Used reads the used map of a partition of size bytes. It fails with TooBigError, BitLockerError, SpanError or a
 // read error. A filesystem it has no reader for, that the reader is not sure about, or that is not clean comes back

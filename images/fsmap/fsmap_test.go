@@ -352,13 +352,7 @@ func TestWhole(t *testing.T) {
 
 func TestDetect(t *testing.T) {
 	k := fixture.New(t, testreq.Tool)
-	mk := func(size int64, pkg, tool string, args ...string) string {
-		img := k.Sparse("fs.img", size)
-		k.Run(pkg, "", tool, append(args, img)...)
-		return img
-	}
 	for want, img := range map[string]string{
-		"btrfs":   mk(128*MiB, "btrfs-progs", "mkfs.btrfs", "-q"),
 		"luks":    patch(t, k, k.Sparse("luks", MiB), 0, []byte("LUKS\xba\xbe\x00\x02")...),
 		"exfat":   patch(t, k, k.Sparse("exfat", MiB), 3, []byte("EXFAT   ")...), // without anything behind it
 		"lvm":     patch(t, k, k.Sparse("lvm", MiB), 512, append(append([]byte("LABELONE"), make([]byte, 16)...), "LVM2 001"...)...),

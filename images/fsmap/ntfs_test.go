@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"labswarm/images/fixture"
+	"labswarm/images/fsmap/fstest"
 	"labswarm/images/manifest"
 	"labswarm/internal/testreq"
 )
@@ -384,6 +385,7 @@ func TestNTFSWhole(t *testing.T) {
 	run := int64(off) + int64(le.Uint16(bm[off+32:]))
 	rec := v.mft + 6*1024
 	bitmap := runStart(bm[run:]) * 512
+	d := fstest.Load(t, img)
 	for name, c := range map[string]struct {
 		off  int64
 		with []byte
@@ -401,7 +403,7 @@ func TestNTFSWhole(t *testing.T) {
 		"record size":           {64, []byte{0x80}},
 		"cluster size":          {13, []byte{3}},
 	} {
-		um := used(t, patch(t, k, img, c.off, c.with...))
+		um := usedOf(t, d.With(c.off, c.with...))
 		if um.FS != "ntfs" || um.Kind != "whole" || um.Why == "" || len(um.Extents) != 1 {
 			t.Errorf("%s: kind %s, why %q; want the whole partition", name, um.Kind, um.Why)
 		}

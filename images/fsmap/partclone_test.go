@@ -7,8 +7,19 @@ import (
 	"testing"
 
 	"labswarm/images/fixture"
+	"labswarm/images/fsmap/fstest"
 	"labswarm/images/manifest"
 )
+
+// usedOf is used for a disk in memory.
+func usedOf(t testing.TB, d *fstest.Disk) manifest.UsedMap {
+	t.Helper()
+	um, err := Used(d, d.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return um
+}
 
 // partclone is the oracle of the used maps: what Debian's partclone would copy, from its domain log (ddrescue's
 // format). program is the part of its name after the dot.

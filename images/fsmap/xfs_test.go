@@ -111,6 +111,7 @@ func TestXFSStateAndDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d := fstest.Load(t, img)
 	logStart := int64(be.Uint64(b[48:]))
 	agLog := b[124]
 	logAt := ((logStart>>agLog)*int64(be.Uint32(b[84:])) + logStart&(1<<agLog-1)) * 4096
@@ -136,7 +137,7 @@ func TestXFSStateAndDamage(t *testing.T) {
 		"no records":           {root + 6, []byte{0, 0}, manifest.StateClean, "counts"},
 		"free beyond the end":  {root + 16 + 4, []byte{0x7f}, manifest.StateClean, "free blocks"},
 	} {
-		um := used(t, patch(t, k, img, c.off, c.with...))
+		um := usedOf(t, d.With(c.off, c.with...))
 		if um.FS != "xfs" || um.Kind != "whole" || um.State != c.state || !strings.Contains(um.Why, c.why) {
 			t.Errorf("%s: state %s, kind %s, why %q; want whole, %s, %q", name, um.State, um.Kind, um.Why, c.state, c.why)
 		}

@@ -55,8 +55,11 @@ func Load(t testing.TB, path string) *Disk {
 
 // ReadAt implements io.ReaderAt.
 func (d *Disk) ReadAt(b []byte, off int64) (int, error) {
-	if off < 0 || off > d.Size {
-		return 0, fmt.Errorf("read %d bytes at %d of %d", len(b), off, d.Size)
+	if off < 0 {
+		return 0, fmt.Errorf("read %d bytes at %d", len(b), off)
+	}
+	if off >= d.Size {
+		return 0, io.EOF
 	}
 	n := int(min(int64(len(b)), d.Size-off))
 	for done := 0; done < n; {
@@ -91,6 +94,21 @@ func (d *Disk) Damage(edits []byte) *Disk {
 	return out
 }
 
+// With returns a copy with bytes changed at off.
+func (d *Disk) With(off int64, with ...byte) *Disk {
+	out := d.Damage(nil)
+	for i, x := range with {
+		at := off + int64(i)
+		b := slices.Clone(out.blocks[at/block])
+		if b == nil {
+			b = make([]byte, block)
+		}
+		b[at%block] = x
+		out.blocks[at/block] = b
+	}
+	return out
+}
+
 // Flip returns a copy with one bit changed: bit n counted over all blocks that hold something.
 func (d *Disk) Flip(n int64) *Disk {
 	n %= d.Bits()
@@ -115,7 +133,8 @@ func Check(t testing.TB, used Used, d *Disk) (manifest.UsedMap, bool) {
 	t.Helper()
 	um, err := used(d, d.Size)
 	if err != nil {
-		if !errors.Is(err, scan.ErrCorrupt) && !errors.Is(err, scan.ErrUnsupported) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		var span *scan.SpanError
+		if !errors.As(err, &span) && !errors.Is(err, scan.ErrCorrupt) && !errors.Is(err, scan.ErrUnsupported) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("%s: the error names no cause a caller knows: %v", um.FS, err)
 		}
 		return um, false

@@ -18,6 +18,16 @@ var ErrUnsupported = errors.New("not a form this reader knows")
 // ErrCorrupt means that a filesystem's own tables contradict each other.
 var ErrCorrupt = errors.New("filesystem tables contradict each other")
 
+// SpanError means that a filesystem lies on several disks, of which this is one. A part alone does not mount.
+type SpanError struct {
+	FS      string
+	Devices int64
+}
+
+func (e *SpanError) Error() string {
+	return fmt.Sprintf("the %s filesystem spans %d disks or partitions; an image holds one disk, and a part of it alone does not mount", e.FS, e.Devices)
+}
+
 // MaxRead limits one read of metadata, in bytes.
 const MaxRead = 1 << 20
 
