@@ -100,7 +100,9 @@ func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session, 
 			if len(s.accused) < 64 { // the server needs evidence, not a flood
 				s.accused = append(s.accused, api.Accu{Host: from.ID, Piece: piece})
 			}
+			s.report() // the planner decides within a second who is bad
 		},
+		OnSwitch: func(_, _ peer.Peer, _ string) { s.report() },
 	}
 	copy(cfg.PeerID[:], "-LS0100-") // BEP 20
 	if _, err := rand.Read(cfg.PeerID[8:]); err != nil {

@@ -91,8 +91,11 @@ func (c *Child) SetSources(list []Peer, now time.Time) bool {
 			s = &Source{}
 		}
 		s.Peer = p
-		if now.Sub(s.rejectedAt) > forgive {
+		switch {
+		case now.Sub(s.rejectedAt) > forgive:
 			s.pardon()
+		case !s.final:
+			s.notBefore = time.Time{} // it was lost; the tracker has news: after a partition nobody waits out a backoff
 		}
 		c.sources = append(c.sources, s)
 	}

@@ -395,3 +395,20 @@ func BenchmarkPlan(b *testing.B) {
 	}
 	bench("5 % slow", rough, func() []Assignment { return first })
 }
+
+// TestEarlyLeafMovesToTheTail: a slow PC that was the second to boot does not take
+// its share of the first one's link for the whole night.
+func TestEarlyLeafMovesToTheTail(t *testing.T) {
+	hosts := room(0, 0)
+	hosts[0].LinkMbps, hosts[1].LinkMbps = 1000, 100
+	prev := Plan(View{Pieces: pieces, Seeds: seeds, Hosts: hosts})
+	for i := 3; i <= 6; i++ {
+		hosts = append(hosts, registry.Host{ID: fmt.Sprintf("h%d", i), Order: uint64(i), LinkMbps: 1000, Alive: true})
+		prev = Plan(View{Pieces: pieces, Seeds: seeds, Hosts: hosts, Prev: prev})
+	}
+	for _, a := range prev {
+		if a.Host == "h2" && (!a.Leaf || a.Parent != "h6") {
+			t.Errorf("the slow host's place is %+v; want a leaf of h6", a)
+		}
+	}
+}

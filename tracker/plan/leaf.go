@@ -97,8 +97,46 @@ func (p *planner) hang() {
 		}
 		p.hangChain(&leafChain{seats: []*seat{s}})
 	}
+	p.toTails()
 	// Those at a seed are looked at last the next time too.
 	slices.SortStableFunc(p.leaves, func(a, b *leafChain) int { return cmp.Compare(atSeed(a), atSeed(b)) })
+}
+
+// toTails moves leaves from hosts that feed a healthy one by now to hosts at the
+// end of a chain that feed nobody: a leaf that joined early hangs on the first of
+// its room, and what it takes of that host's link is missing to all behind it. It
+// stays in its room: an uplink is as full as a host's link.
+func (p *planner) toTails() {
+	for _, l := range p.leaves {
+		if l.root == nil || !burdened(l.root) {
+			continue
+		}
+		if up := p.freeTail(l.seats[0], l.root.room); up != nil {
+			l.root.leafKids--
+			up.leafKids++
+			l.root = up
+		}
+	}
+}
+
+// burdened tells whether a chain host feeds one that is not done.
+func burdened(s *seat) bool {
+	i := slices.Index(s.chain.seats, s)
+	return i+1 < len(s.chain.seats) && !s.chain.seats[i+1].Done
+}
+
+// freeTail finds a chain host in a leaf's room, or else in the one it is fed from,
+// that feeds nobody; nil = none.
+func (p *planner) freeTail(s *seat, fedFrom int) (best *seat) {
+	for _, c := range p.chains {
+		for _, up := range c.seats {
+			fits := up.leafKids == 0 && !burdened(up) && p.ahead(up, s) && !shuns(s, up)
+			if fits && (up.room == s.room || best == nil && up.room == fedFrom && fedFrom != s.room) {
+				best = up
+			}
+		}
+	}
+	return best
 }
 
 // atSeed is 1 for a leaf chain that a seed feeds.
