@@ -32,6 +32,8 @@ type fetch struct {
 	frameLen int          // length of the frame that comes in place of the piece, 0 = it comes plain
 	turns    int          // changes of frameLen
 	frame    *cachedFrame // what came, once complete; nil when there was no room
+
+	checked chan error // holds what the hash says; made when the piece is complete
 }
 
 // bar says that a piece came with a wrong hash: for a while only the server may
@@ -226,7 +228,7 @@ func (c *conn) landed(f *fetch, i int) {
 	}
 	c.dropFetch(f)
 	n.queued++
-	n.hashq <- f // as long as the pool: never blocks
+	n.check(f)
 }
 
 // dropFetch takes f off the connection's list.
