@@ -14,8 +14,9 @@ import (
 // fetch is one piece on its way from one connection into one buffer.
 type fetch struct {
 	*sched.Fetch
-	buf   *buffer
-	frame *cachedFrame // what came in place of the piece, once complete; nil when there was no room
+	buf     *buffer
+	frame   *cachedFrame // what came in place of the piece, once complete; nil when there was no room
+	checked chan error   // holds what the hash says; made when the piece is complete
 }
 
 // Reserve implements sched.Hands: a buffer to fetch into. mu is held.
@@ -115,7 +116,7 @@ func (c *conn) landed(f *fetch, i int) {
 	}
 	if complete {
 		n.queued++
-		n.hashq <- f // as long as the pool: never blocks
+		n.check(f)
 	}
 }
 

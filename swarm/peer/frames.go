@@ -68,24 +68,6 @@ func (n *Node) childFronts() []int {
 	return fronts
 }
 
-// unpack turns a received frame into the plain piece, in the same buffer. The
-// frame's bytes are kept if there is room: they are what our children get. Only
-// hashLoop calls it.
-func (n *Node) unpack(f *fetch) error {
-	if f.FrameLen == 0 {
-		return nil
-	}
-	src := n.scratch
-	if f.frame = n.frames.alloc(f.Piece, f.FrameLen, n.childFronts()); f.frame != nil {
-		src = f.frame.b
-	} else if src == nil {
-		n.scratch = make([]byte, frame.MaxLen(int(n.cfg.PieceLen)))
-		src = n.scratch
-	}
-	src = src[:copy(src, f.buf.b[:f.FrameLen])]
-	return n.decoder.Decode(f.buf.b, src)
-}
-
 // frameBlock sends the part of a frame that was asked for. Nobody knows a
 // frame's length before its first block has come, so requests beyond the end
 // are normal and get no answer.

@@ -92,7 +92,7 @@ func FuzzParent(f *testing.F) {
 		}
 		for len(n.hashq) > 0 {
 			f := <-n.hashq
-			err := n.unpack(f)
+			err := n.checkers[0].unpack(f)
 			if err == nil && sha1.Sum(f.buf.b) == sum && !bytes.Equal(f.buf.b, piece) {
 				t.Error("a wrong piece has the right hash")
 			}
@@ -106,7 +106,7 @@ func FuzzParent(f *testing.F) {
 		if frames, bytes := n.frames.figures(); frames != 0 || bytes != 0 || len(n.frames.free) != 1 {
 			t.Errorf("%d frames of %d bytes are left in %d spans", frames, bytes, len(n.frames.free))
 		}
-		n.decoder.Close()
+		n.closeCheckers()
 		if err := n.pool.close(); err != nil {
 			t.Error(err)
 		}

@@ -184,7 +184,7 @@ func TestSlowLorisMessages(t *testing.T) {
 				if err := errors.Join(ours.Close(), n.pool.close(), n.frames.close()); err != nil {
 					t.Error(err)
 				}
-				n.decoder.Close()
+				n.closeCheckers()
 				n.stop(nil)
 			})
 		})

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"labswarm/swarm/frame"
 	"labswarm/swarm/peercert"
 	"labswarm/swarm/sched"
 	"labswarm/swarm/window"
@@ -28,15 +27,14 @@ type Node struct {
 	block int // bytes per request among our own kind
 	pool  *pool
 
-	wake     chan struct{}  // asks the loop for a turn now
-	hashq    chan *fetch    // complete, not yet hashed; as long as fetching has buffers
-	writeq   chan *fetch    // hashed, not yet written; the same
-	uploads  chan struct{}  // one token per buffer an upload holds
-	prefetch chan upload    // requests of a child to read ahead for; full = not read ahead
-	frames   *frameCache    // has its own lock; nil before Run
-	vouched  *vouched       // has its own lock
-	decoder  *frame.Decoder // of hashLoop
-	scratch  []byte         // of hashLoop: a frame that found no room in frames
+	wake     chan struct{} // asks the loop for a turn now
+	hashq    chan *fetch   // complete, to be hashed; as long as fetching has buffers
+	writeq   chan *fetch   // the same pieces in the order of arrival, to be written once hashed
+	uploads  chan struct{} // one token per buffer an upload holds
+	prefetch chan upload   // requests of a child to read ahead for; full = not read ahead
+	frames   *frameCache   // has its own lock; nil before Run
+	vouched  *vouched      // has its own lock
+	checkers []*checker    // of the pieces in hashq
 
 	mu        sync.Mutex
 	started   bool
@@ -101,7 +99,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g, gctx := errgroup.WithContext(n.ctx)
 	g.Go(func() error { return n.loop(gctx) })
-	g.Go(func() error { return n.hashLoop(gctx) })
+	for _, k := range n.checkers {
+		g.Go(func() error { return k.run(gctx) })
+	}
 	g.Go(func() error { return n.writeLoop(gctx) })
 	g.Go(func() error { return n.prefetchLoop(gctx) })
 	if n.cfg.Listener != nil {
@@ -119,7 +119,7 @@ func (n *Node) Run(ctx context.Context) error {
 	err := g.Wait()
 	n.closeConns()
 	n.wg.Wait()
-	n.decoder.Close()
+	n.closeCheckers()
 	if cerr := errors.Join(n.pool.close(), n.frames.close()); err == nil {
 		err = cerr
 	}
@@ -146,7 +146,7 @@ func (n *Node) begin(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, p.close())
 	}
-	if n.decoder, err = frame.NewDecoder(int(n.cfg.PieceLen)); err != nil {
+	if err := n.newCheckers(); err != nil {
 		return errors.Join(err, p.close(), frames.close())
 	}
 	n.frames = frames

@@ -14,28 +14,12 @@ const maxServerCopies = 4 // wrong copies of one piece from the server before th
 
 var errHash = errors.New("wrong SHA-1")
 
-// hashLoop checks complete pieces, in the order of their arrival. It ends with ctx.
-func (n *Node) hashLoop(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case f := <-n.hashq:
-			err := n.unpack(f)
-			if err == nil && sha1.Sum(f.buf.b) != n.cfg.Hash(f.Piece) { //nolint:gosec // see the import
-				err = errHash
-			}
-			if err != nil {
-				n.log.Warn("wrong piece", "piece", f.Piece, "peer", f.From.Name(), "err", err)
-				if err := n.wrong(f); err != nil {
-					n.fail(err)
-					return err
-				}
-				continue
-			}
-			n.writeq <- f // as long as the pool: never blocks
-		}
-	}
+// check hands a complete piece to the checkers and, in the order of arrival, to
+// writeLoop. mu is held.
+func (n *Node) check(f *fetch) {
+	f.checked = make(chan error, 1)
+	n.writeq <- f // both as long as the pool: never block
+	n.hashq <- f
 }
 
 // wrong drops a piece whose hash does not match. Nothing of it has gone
@@ -58,17 +42,32 @@ func (n *Node) wrong(f *fetch) error {
 	return nil
 }
 
-// writeLoop hands right pieces to the storage, one at a time and in order. A
-// failed write is repeated once; a second failure ends the node. It ends with ctx.
+// writeLoop hands right pieces to the storage, one at a time and in order, and
+// drops wrong ones. A failed write is repeated once; a second failure ends the
+// node. It ends with ctx.
 func (n *Node) writeLoop(ctx context.Context) error {
 	for {
 		var f *fetch
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
 		case f = <-n.writeq:
 		}
-		err := n.cfg.Storage.WritePiece(f.Piece, f.buf.b)
+		select {
+		case <-ctx.Done():
+			return nil
+		case err = <-f.checked:
+		}
+		if err != nil {
+			n.log.Warn("wrong piece", "piece", f.Piece, "peer", f.From.Name(), "err", err)
+			if err := n.wrong(f); err != nil {
+				n.fail(err)
+				return err
+			}
+			continue
+		}
+		err = n.cfg.Storage.WritePiece(f.Piece, f.buf.b)
 		if err != nil {
 			n.log.Warn("write failed, trying once more", "piece", f.Piece, "err", err)
 			err = n.cfg.Storage.WritePiece(f.Piece, f.buf.b)
