@@ -33,6 +33,7 @@ func (n *Node) Reserve(f *sched.Fetch) bool {
 func (n *Node) Release(f *sched.Fetch) {
 	n.pool.releaseFetch(n.fetches[f.Piece].buf, -1)
 	delete(n.fetches, f.Piece)
+	n.early.Forget(f.Piece)
 }
 
 // fill asks c for as much as the rules allow. mu is held.
@@ -113,6 +114,14 @@ func (c *conn) landed(f *fetch, i int) {
 	n.rxBy[f.From.Name()] += plain
 	if f.From.Server {
 		n.rxServer += plain
+	}
+	if n.early.Tell(n.child, f.Fetch, time.Now()) {
+		for o := range n.conns {
+			if o.own && o.src == nil {
+				wire.PutHave(&o.ctrl, f.Piece)
+				o.push()
+			}
+		}
 	}
 	if complete {
 		n.queued++

@@ -46,6 +46,7 @@ type Node struct {
 	done      chan struct{}
 	child     *sched.Child   // decides what to fetch from whom; shares have
 	fetches   map[int]*fetch // being received, hashed or written
+	early     sched.Early    // those of them that children know of
 	conns     map[*conn]struct{}
 	children  int
 	same      map[peercert.ID]int // children by certificate

@@ -53,6 +53,9 @@ func (n *Node) look(now time.Time) {
 			c.settle(wire.Extended{})
 		}
 		if c.src == nil {
+			if len(c.upq) > 0 {
+				c.push() // what waits too long for a piece is refused
+			}
 			continue
 		}
 		c.link.Received(time.Unix(0, c.lastRx.Load()))

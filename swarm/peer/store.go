@@ -92,6 +92,7 @@ func (n *Node) written(f *fetch) (have, front int) {
 	n.queued--
 	delete(n.fetches, f.Piece)
 	delete(n.noServe, f.Piece)
+	n.early.Forget(f.Piece)
 	if f.FrameLen > 0 {
 		n.framesGot++
 	}
@@ -101,7 +102,7 @@ func (n *Node) written(f *fetch) (have, front int) {
 	}
 	n.child.Written(f.Fetch, time.Now())
 	for c := range n.conns {
-		wire.PutHave(&c.ctrl, f.Piece) // to everybody: planners and seeds count holders
+		wire.PutHave(&c.ctrl, f.Piece) // to everybody, also who was told early: the request may have been refused meanwhile
 		c.push()
 	}
 	if n.have.Full() {

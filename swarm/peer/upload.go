@@ -23,7 +23,7 @@ func (c *conn) request(u upload) error {
 	if u.frame && !c.frames {
 		return fmt.Errorf("%w: request for a frame, which was not agreed on", wire.ErrProtocol)
 	}
-	switch sched.Admit(c.serving, n.serves(u.piece), len(c.upq), c.fast) {
+	switch sched.Admit(c.serving, c.holding(u.piece), len(c.upq), c.fast) {
 	case sched.Queue:
 		c.upq = append(c.upq, u)
 		c.push()
@@ -33,6 +33,16 @@ func (c *conn) request(u upload) error {
 		return fmt.Errorf("%w: more than %d requests", wire.ErrProtocol, maxQueue)
 	}
 	return nil
+}
+
+// holding says what can be done about a request of c. Others than our own kind
+// are told of pieces that are here only. mu is held.
+func (c *conn) holding(piece int) sched.Holding {
+	h := c.n.early.Holding(piece, c.n.serves(piece), time.Now())
+	if h == sched.Coming && !c.own {
+		return sched.Missing
+	}
+	return h
 }
 
 // serves reports whether we can send a piece.
@@ -108,7 +118,7 @@ func (s *sender) take() (u upload, todo bool) {
 	c := s.c
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
-	u, c.upq, todo = sched.Next(c.upq, func(u upload) bool { return c.n.serves(u.piece) }, c.reject)
+	u, c.upq, todo = sched.Next(c.upq, func(u upload) sched.Holding { return c.holding(u.piece) }, c.reject)
 	s.ownID = c.ownID
 	s.ctrl = append(s.ctrl[:0], c.ctrl.Bytes()...)
 	c.ctrl.Reset()
@@ -124,7 +134,7 @@ func (s *sender) take() (u upload, todo bool) {
 // readAhead has the next other piece in the queue read while this one is sent.
 func (c *conn) readAhead(piece int) {
 	for _, u := range c.upq {
-		if u.piece == piece {
+		if u.piece == piece || !c.n.serves(u.piece) {
 			continue
 		}
 		u.direct = c.direct()

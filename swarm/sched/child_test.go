@@ -310,33 +310,3 @@ func TestReleased(t *testing.T) {
 		t.Errorf("%d pieces of %d, %+v; want all and nothing open", r.have.Count(), testPieces, f)
 	}
 }
-
-func TestAdmit(t *testing.T) {
-	for _, c := range []struct {
-		serving, held, fast bool
-		queued              int
-		want                Answer
-	}{
-		{true, true, true, 0, Queue},
-		{true, true, false, MaxQueue - 1, Queue},
-		{false, true, true, 0, Refuse},
-		{true, false, true, 0, Refuse},
-		{true, true, true, MaxQueue, Refuse},
-		{true, true, false, MaxQueue, HangUp},
-	} {
-		if got := Admit(c.serving, c.held, c.queued, c.fast); got != c.want {
-			t.Errorf("Admit(serving %v, held %v, queued %d, fast %v) = %v; want %v", c.serving, c.held, c.queued, c.fast, got, c.want)
-		}
-	}
-}
-
-func TestNext(t *testing.T) {
-	var refused []int
-	next, rest, ok := Next([]int{1, 3, 4, 5}, func(i int) bool { return i%2 == 0 }, func(i int) { refused = append(refused, i) })
-	if next != 4 || !ok || len(rest) != 1 || len(refused) != 2 {
-		t.Errorf("Next = %d, %v, %v, refused %v; want 4 with 5 left and 1, 3 refused", next, rest, ok, refused)
-	}
-	if _, _, ok := Next(rest, func(int) bool { return false }, func(int) {}); ok {
-		t.Error("Next found a request to serve where none is held")
-	}
-}

@@ -1,7 +1,66 @@
 package sched
 
+import "time"
+
 // MaxQueue is how many requests a parent keeps per child, announced as reqq.
 const MaxQueue = 1024
+
+const (
+	// earlyTime is how long before a piece is here its parent may be told of, at
+	// most: what the request of a child needs to be in time.
+	earlyTime = 300 * time.Millisecond
+	// Patience is how long requests for a piece told of early may wait for it. A
+	// child that gets nothing for a second looks for somebody else, and must hear
+	// before then that the piece is late.
+	Patience = 500 * time.Millisecond
+)
+
+// Holding is what a parent can do about a piece.
+type Holding int
+
+// What it can do.
+const (
+	Missing Holding = iota // not have it, nor soon
+	Coming                 // it is on its way and was told of early
+	Held                   // send it
+)
+
+// Early are the pieces that a parent has told its children of although they are
+// still on their way: so that the requests are there when the piece is, and a
+// hop costs the time of one piece instead of two. What is sent is whole and has
+// been hashed, as ever. The zero value is ready.
+type Early struct{ at map[int]time.Time }
+
+// Tell reports whether children are to be told of f now, of which a block has
+// just come: once, when the rest will be here in a moment.
+func (e *Early) Tell(c *Child, f *Fetch, now time.Time) bool {
+	if _, told := e.at[f.Piece]; told || c.bars[f.Piece] != nil {
+		return false // what came wrong before is no good promise
+	}
+	left := float64((len(f.state) - f.got) * f.block)
+	if c.meter.wireRate > 0 && left/c.meter.wireRate > earlyTime.Seconds() {
+		return false
+	}
+	if e.at == nil {
+		e.at = map[int]time.Time{}
+	}
+	e.at[f.Piece] = now
+	return true
+}
+
+// Forget takes a piece off the list: it is here, or will not come.
+func (e *Early) Forget(piece int) { delete(e.at, piece) }
+
+// Holding says what can be done about a piece; held: it can be sent.
+func (e *Early) Holding(piece int, held bool, now time.Time) Holding {
+	if held {
+		return Held
+	}
+	if at, told := e.at[piece]; told && now.Sub(at) < Patience {
+		return Coming
+	}
+	return Missing
+}
 
 // Answer is what becomes of a request that a child has sent.
 type Answer int
@@ -13,12 +72,11 @@ const (
 	HangUp               // the child breaks the protocol
 )
 
-// Admit decides on a request: serving is whether the child is unchoked, held
-// whether we can send the piece, queued how many requests of it wait, fast
-// whether it understands a reject.
-func Admit(serving, held bool, queued int, fast bool) Answer {
+// Admit decides on a request: serving is whether the child is unchoked, queued
+// how many requests of it wait, fast whether it understands a reject.
+func Admit(serving bool, piece Holding, queued int, fast bool) Answer {
 	switch {
-	case !serving || !held:
+	case !serving || piece == Missing:
 		return Refuse
 	case queued < MaxQueue:
 		return Queue
@@ -30,18 +88,26 @@ func Admit(serving, held bool, queued int, fast bool) Answer {
 }
 
 // Next takes the request to serve now off the queue of a child: the oldest one
-// whose piece is still held. The ones before it, which are to be refused, go to
-// refuse; ok is false when nothing is left.
-func Next[R any](queue []R, held func(R) bool, refuse func(R)) (next R, rest []R, ok bool) {
-	for len(queue) > 0 {
-		next, queue = queue[0], queue[1:]
-		if held(next) {
-			return next, queue, true
+// whose piece is held. Those before it that wait for their piece stay; those
+// whose piece is missing go to refuse. ok is false when nothing can be served.
+func Next[R any](queue []R, holding func(R) Holding, refuse func(R)) (next R, rest []R, ok bool) {
+	waiting := 0
+	for i, r := range queue {
+		switch holding(r) {
+		case Held:
+			if waiting == 0 { // as nearly always: no copying
+				return r, queue[i+1:], true
+			}
+			return r, append(queue[:waiting], queue[i+1:]...), true
+		case Coming:
+			queue[waiting] = r
+			waiting++
+		case Missing:
+			refuse(r)
 		}
-		refuse(next)
 	}
 	var none R
-	return none, queue, false
+	return none, queue[:waiting], false
 }
 
 // Unchoke reports whether a child is to be unchoked: one that is interested, as

@@ -182,7 +182,7 @@ func (c *conn) end() {
 
 // request is what the parent does with one.
 func (c *conn) request(r request) {
-	switch sched.Admit(c.serving, c.parent.have.Has(r.f.Piece), len(c.queue), true) {
+	switch sched.Admit(c.serving, c.parent.holding(r.f.Piece), len(c.queue), true) {
 	case sched.Queue:
 		c.queue = append(c.queue, r)
 		c.pump()
@@ -206,7 +206,7 @@ func (c *conn) refuse(r request) {
 func (c *conn) pump() {
 	p := c.parent
 	for len(c.queue) > 0 && c.flying+c.queue[0].size <= max(inFlight, 2*c.queue[0].size) {
-		r, rest, ok := sched.Next(c.queue, func(r request) bool { return p.have.Has(r.f.Piece) }, c.refuse)
+		r, rest, ok := sched.Next(c.queue, func(r request) sched.Holding { return p.holding(r.f.Piece) }, c.refuse)
 		if c.queue = rest; !ok {
 			return
 		}
@@ -252,7 +252,11 @@ func (c *conn) arrive(r request, wrong bool) {
 		h.fromSeed += int64(r.size)
 	}
 	h.progress = c.s.now
-	if _, complete := h.child.Landed(c.link, f, i); complete {
+	_, complete := h.child.Landed(c.link, f, i)
+	if h.early.Tell(h.child, f, now) {
+		h.tell(f.Piece)
+	}
+	if complete {
 		h.complete(f)
 	}
 	h.child.Fill(c.link, now)

@@ -22,6 +22,7 @@ type host struct {
 
 	have     *window.Set
 	child    *sched.Child
+	early    sched.Early // pieces on their way that children know of
 	up, down link
 	conns    []*conn // to sources
 	accepted []*conn // from children
@@ -107,6 +108,7 @@ func (h *host) Reserve(*sched.Fetch) bool {
 func (h *host) Release(f *sched.Fetch) {
 	h.buffers--
 	delete(h.wrong, f)
+	h.early.Forget(f.Piece)
 }
 
 // join starts the host's agent.
@@ -131,6 +133,9 @@ func (h *host) tick() {
 			if c.link.Open() > 0 {
 				c.link.Timed(2 * h.s.latency())
 			}
+		}
+		for _, c := range h.accepted {
+			c.pump() // what waits too long for a piece is refused
 		}
 		h.turn(true)
 	})
@@ -198,13 +203,11 @@ func (h *host) written(f *sched.Fetch) {
 	delete(h.wrong, f)
 	h.pace = (3*h.pace + h.s.now - h.wroteAt) / 4
 	h.wroteAt = h.s.now
+	h.early.Forget(f.Piece)
 	h.child.Written(f, h.s.time())
+	h.tell(f.Piece)
 	for _, c := range h.accepted {
-		piece := f.Piece
-		c.down(func() {
-			c.link.Has(piece)
-			c.child.child.Fill(c.link, h.s.time())
-		})
+		c.pump()
 	}
 	if h.have.Full() {
 		h.doneAt = h.s.now
@@ -213,6 +216,21 @@ func (h *host) written(f *sched.Fetch) {
 		h.kick()
 		h.report()
 	}
+}
+
+// tell says to every child that it may ask for a piece.
+func (h *host) tell(piece int) {
+	for _, c := range h.accepted {
+		c.down(func() {
+			c.link.Has(piece)
+			c.child.child.Fill(c.link, h.s.time())
+		})
+	}
+}
+
+// holding says what can be done about a request for a piece.
+func (h *host) holding(piece int) sched.Holding {
+	return h.early.Holding(piece, h.have.Has(piece), h.s.time())
 }
 
 // die ends a host. off: the machine as well, so that nobody is told.
