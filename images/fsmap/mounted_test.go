@@ -32,7 +32,7 @@ const leftPrefix = "labswarm-fsmap-"
 // workDir makes a folder and removes it with the test.
 func workDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", leftPrefix, os.Getpid()))
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", leftPrefix, os.Getpid())) //nolint:usetesting // the name tells a later run whose it was
 	if err != nil {
 		t.Fatal(err)
 	}
