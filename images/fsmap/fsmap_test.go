@@ -365,11 +365,6 @@ func TestDetect(t *testing.T) {
 			t.Errorf("%s: FS %q, kind %q, state %s", want, um.FS, um.Kind, um.State)
 		}
 	}
-	um := used(t, k.Swap(MiB))
-	if um.FS != "swap" || um.Kind != "header" || um.UUID != "6b1f8a52-0c6e-4f0e-9a53-333333333333" ||
-		!cmp.Equal(um.Extents, []manifest.Extent{{Off: 0, Len: 4096}}) {
-		t.Errorf("swap: %+v", um)
-	}
 }
 
 func TestTooBig(t *testing.T) {
