@@ -3,6 +3,7 @@ package fsmap
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -52,11 +53,19 @@ func read(r io.ReaderAt, size int64) (manifest.UsedMap, error) {
 	case 1:
 		return found[0].used(r, size)
 	}
+	out := manifest.UsedMap{FS: "unknown"}
 	var names []string
 	for _, k := range found {
 		names = append(names, k.name)
+		// One of them is real, and it must not pass for clean.
+		um, err := k.used(r, size)
+		if um.State == manifest.StateDirty || um.State == manifest.StateHibernated {
+			out.State, out.Why = um.State, k.name+": "+um.Why
+		} else if err != nil && !errors.Is(err, scan.ErrUnsupported) && !errors.Is(err, scan.ErrCorrupt) {
+			return out, err
+		}
 	}
-	return manifest.UsedMap{FS: "unknown"}, fmt.Errorf("signatures of %s at once: %w", strings.Join(names, " and "), scan.ErrUnsupported)
+	return out, fmt.Errorf("signatures of %s at once: %w", strings.Join(names, " and "), scan.ErrUnsupported)
 }
 
 // kinds returns every filesystem whose magic is there. NTFS and exFAT carry FAT's 55AA too, but not its type string.

@@ -3,6 +3,7 @@ package fsmap
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -55,6 +56,12 @@ func TestContainersGoWhole(t *testing.T) {
 			t.Errorf("%s: FS %s, kind %s, state %s, why %q, %v; want the whole partition", name, um.FS, um.Kind, um.State, um.Why, um.Extents)
 		}
 	}
+	dirty := bytes.Clone(data)
+	dirty[1024+58] = 0 // not unmounted; ext4's state
+	copy(dirty, "XFSB")
+	if um, err := Used(bytes.NewReader(dirty), size); err != nil || um.State != manifest.StateDirty || um.Kind != "whole" {
+		t.Errorf("dirty ext4 and XFS: state %s, kind %s, %v", um.State, um.Kind, err)
+	}
 	// The negative control: without a record at its end it is an ext4 filesystem.
 	if um, err := Used(bytes.NewReader(data), size); err != nil || um.FS != "ext4" || um.Kind != "reader" {
 		t.Errorf("plain ext4: FS %s, kind %s, %v", um.FS, um.Kind, err)
@@ -70,6 +77,20 @@ func TestBitLocker(t *testing.T) {
 		var locked BitLockerError
 		if _, err := Used(bytes.NewReader(disk), 8192); !errors.As(err, &locked) {
 			t.Errorf("%q: Used = %v; want BitLockerError", magic, err)
+		}
+	}
+}
+
+// Of a swap area the header page travels, with its UUID and label, on machines with big pages too.
+func TestSwap(t *testing.T) {
+	k := fixture.New(t, testreq.Tool)
+	for _, page := range []int64{4096, 65536} {
+		img := k.Sparse("swap.img", 4*MiB)
+		k.Run("util-linux", "", "mkswap", "-q", "-p", fmt.Sprint(page), "-L", "lab swap", "-U", "6b1f8a52-0c6e-4f0e-9a53-333333333333", img)
+		um := used(t, img)
+		if um.FS != "swap" || um.Kind != "header" || um.State != manifest.StateClean || um.Label != "lab swap" || um.Size != 4*MiB ||
+			um.UUID != "6b1f8a52-0c6e-4f0e-9a53-333333333333" || !cmp.Equal(um.Extents, []manifest.Extent{{Off: 0, Len: page}}) {
+			t.Errorf("pages of %d: %+v", page, um)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,7 @@ const leftPrefix = "labswarm-fsmap-"
 // workDir makes a folder and removes it with the test.
 func workDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", leftPrefix, os.Getpid()))
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", leftPrefix, os.Getpid())) //nolint:usetesting // the name tells a later run whose it was
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +140,12 @@ func mount(t *testing.T, dev, dir string, command ...string) (unmount func()) {
 			return
 		}
 		done = true
-		err := unix.Unmount(dir, 0) // with fuseblk it waits until the file system has written everything
+		// With fuseblk it waits until the file system has written everything. A program that a parallel test is just
+		// starting holds copies of this process' open files until it runs: busy for that moment.
+		err := unix.Unmount(dir, 0)
+		for end := time.Now().Add(time.Minute); errors.Is(err, unix.EBUSY) && time.Now().Before(end); err = unix.Unmount(dir, 0) {
+			time.Sleep(20 * time.Millisecond)
+		}
 		if err != nil {
 			t.Errorf("unmount %s: %v", dir, errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH)))
 		}

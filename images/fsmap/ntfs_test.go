@@ -344,7 +344,9 @@ func TestNTFSState(t *testing.T) {
 		"never slept":     {hiber("\x00\x00\x00\x00"), manifest.StateClean, ""},
 		"dirty flag":      {edit(3, 0x70, 10, 1), manifest.StateDirty, "chkdsk"},
 		"chkdsk underway": {edit(3, 0x70, 11, 0x40), manifest.StateDirty, "chkdsk"},
-		"open journal":    {openLog(t, k, img), manifest.StateDirty, "journal is open"},
+		"open journal":    {openLog(t, k, img, 1, 0), manifest.StateDirty, "journal is open"},
+		"closed journal":  {openLog(t, k, img, 1, 2), manifest.StateClean, ""},
+		"journal of 8":    {openLog(t, k, img, 2, 2), manifest.StateDirty, "journal is open"},
 	} {
 		um := used(t, c.img)
 		whole := um.Kind == "whole"
@@ -354,8 +356,9 @@ func TestNTFSState(t *testing.T) {
 	}
 }
 
-// openLog gives $LogFile restart pages with a client that did not sign off, as a mounted Windows has.
-func openLog(t testing.TB, k *fixture.Kit, img string) string {
+// openLog gives $LogFile restart pages with a client that did not sign off, as a mounted Windows has. flags 2 means
+// that the volume was left clean all the same.
+func openLog(t testing.TB, k *fixture.Kit, img string, version, flags uint16) string {
 	t.Helper()
 	page := make([]byte, 4096)
 	copy(page, "RSTR")
@@ -364,7 +367,9 @@ func openLog(t testing.TB, k *fixture.Kit, img string) string {
 	le.PutUint32(page[16:], 4096)
 	le.PutUint32(page[20:], 4096)
 	le.PutUint16(page[24:], 48)
+	le.PutUint16(page[28:], version)
 	le.PutUint64(page[48:], 1234)
+	le.PutUint16(page[48+14:], flags)
 	le.PutUint16(page[48+10:], 0xffff)
 	pages := append(bytes.Clone(page), page...)
 	path, out := k.Path("pages"), patch(t, k, img, 0)

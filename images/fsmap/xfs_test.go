@@ -3,7 +3,6 @@ package fsmap
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -80,28 +79,6 @@ func TestXFSFlippedBits(t *testing.T) {
 		t.Fatalf("Used = %+v", want)
 	}
 	flipBits(t, d, xfs.Used, want)
-}
-
-// flipBits changes single bits, half of them in the first blocks, and expects an error or a map that is not smaller.
-func flipBits(t *testing.T, d *fstest.Disk, read fstest.Used, want manifest.UsedMap) {
-	t.Helper()
-	r := rand.New(rand.NewPCG(7, 7))
-	noticed := 0
-	for i := range 4000 {
-		n := r.Int64N(d.Bits())
-		if i%2 == 0 {
-			n = r.Int64N(min(d.Bits(), 8*32<<10))
-		}
-		um, ok := fstest.Check(t, read, d.Flip(n))
-		if !ok {
-			noticed++
-		} else if !fstest.Covers(um.Extents, want.Extents) {
-			t.Fatalf("bit %d changed: %d used bytes are no longer in the map", n, manifest.Sum(missing(want.Extents, um.Extents)))
-		}
-	}
-	if noticed == 0 {
-		t.Error("no flipped bit was noticed: the test flips nothing that counts")
-	}
 }
 
 func TestXFSStateAndDamage(t *testing.T) {

@@ -76,6 +76,10 @@ func Used(r io.ReaderAt, size int64) (manifest.UsedMap, error) {
 	if um.Why = s.unclean(); um.Why != "" {
 		um.State = manifest.StateDirty
 	}
+	// s_checksum covers everything before it.
+	if s.ro&roMetadataCsum != 0 && crc32c(0xffffffff, sb[:1020]) != le.Uint32(sb[1020:]) {
+		return um, fmt.Errorf("ext superblock: the checksum at byte %d is wrong: %w", 1024+1020, scan.ErrCorrupt)
+	}
 	if err := s.supported(); err != nil {
 		return um, err
 	}

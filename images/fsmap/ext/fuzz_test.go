@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"labswarm/images/fixture"
+	"labswarm/images/fsmap/fstest"
 	"labswarm/images/manifest"
 	"labswarm/internal/testreq"
 )
@@ -25,7 +26,7 @@ func FuzzUsed(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		const size = 1 << 20
 		um, err := Used(zeroPadded{b}, size)
-		if err != nil {
+		if err != nil || um.State != manifest.StateClean {
 			return
 		}
 		end := int64(-1)
@@ -39,6 +40,17 @@ func FuzzUsed(f *testing.F) {
 			t.Fatalf("accepted with %d extents and %d bytes", len(um.Extents), um.Size)
 		}
 	})
+}
+
+// FuzzDamaged damages whole filesystems without checksums: plain, bigalloc, meta_bg.
+func FuzzDamaged(f *testing.F) {
+	k := fixture.New(f, testreq.Tool)
+	var disks []*fstest.Disk
+	for _, features := range []string{"^has_journal", "bigalloc", "meta_bg,^resize_inode,^flex_bg"} {
+		img := k.Ext(8<<20, "", "-t", "ext4", "-b", "1024", "-g", "2048", "-O", "^metadata_csum,"+features)
+		disks = append(disks, fstest.Load(f, img))
+	}
+	fstest.Fuzz(f, Used, disks...)
 }
 
 // zeroPadded is a disk of 1 MiB with b at byte 1024 and zeros elsewhere.

@@ -97,7 +97,27 @@ func open(r io.ReaderAt) (*volume, error) {
 	if ext[2] == 0x29 && !bytes.HasPrefix(ext[7:], []byte("NO NAME")) {
 		v.label = manifest.CleanText(ext[7:18])
 	}
-	return v, v.check(b[13])
+	if err := v.check(b[13]); err != nil {
+		return nil, err
+	}
+	return v, v.checkCopy(r, b)
+}
+
+// checkCopy compares the sizes in the boot sector with those in its copy, which only FAT32 has.
+func (v *volume) checkCopy(r io.ReaderAt, b []byte) error {
+	at := int64(le.Uint16(b[50:]))
+	if v.bits != 32 || at == 0 || at >= v.reserved {
+		return nil
+	}
+	c, err := scan.Read(r, at*v.sector, 512)
+	if err != nil {
+		return fmt.Errorf("read the copy of the FAT boot sector: %w", err)
+	}
+	// From the sector size to the root cluster, without the hidden sectors, which partitioning tools change.
+	if c[510] == 0x55 && c[511] == 0xAA && (!bytes.Equal(b[11:28], c[11:28]) || !bytes.Equal(b[32:52], c[32:52])) {
+		return fmt.Errorf("the FAT boot sector and its copy at byte %d have different sizes: %w", at*v.sector, scan.ErrCorrupt)
+	}
+	return nil
 }
 
 func (v *volume) check(sectorsPerCluster byte) error {

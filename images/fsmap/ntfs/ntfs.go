@@ -56,6 +56,9 @@ func Used(r io.ReaderAt, size int64) (manifest.UsedMap, error) {
 	if um.Size > size {
 		return um, fmt.Errorf("volume of %d bytes in a partition of %d: %w", um.Size, size, scan.ErrCorrupt)
 	}
+	if err := v.checkCopies(b, size); err != nil {
+		return um, err
+	}
 	if err := v.openMFT(); err != nil {
 		return um, err
 	}
@@ -107,6 +110,28 @@ func parseBoot(r io.ReaderAt, b []byte) (*volume, error) {
 	return v, nil
 }
 
+// copies are the bytes at which the copy of the boot sector stands: behind the last cluster, and at the end of a
+// partition that is larger.
+func (v *volume) copies(size int64) []int64 { return []int64{v.total * v.sector, size - v.sector} }
+
+// checkCopies compares the sizes in the boot sector with those in its copy. A place without a copy says nothing.
+func (v *volume) checkCopies(b []byte, size int64) error {
+	for _, at := range v.copies(size) {
+		if at > size-v.sector {
+			continue
+		}
+		c, err := scan.Read(v.r, at, 512)
+		if err != nil {
+			return fmt.Errorf("read the copy of the NTFS boot sector: %w", err)
+		}
+		// Sector and cluster size; then number of sectors, places of the $MFT and its mirror, size of records.
+		if Is(c) && (!bytes.Equal(b[11:14], c[11:14]) || !bytes.Equal(b[40:65], c[40:65])) {
+			return fmt.Errorf("the NTFS boot sector and its copy at byte %d have different sizes: %w", at, scan.ErrCorrupt)
+		}
+	}
+	return nil
+}
+
 // openMFT finds all parts of the $MFT. Its first record holds the first part of the run list; what comes after may
 // stand in records that only the parts before it lead to, so the stream is used while it grows.
 func (v *volume) openMFT() error {
@@ -152,11 +177,10 @@ func (v *volume) extents(size int64) ([]manifest.Extent, error) {
 	if err := v.checkOwn(list, &bm); err != nil {
 		return nil, err
 	}
-	list = append(list,
-		manifest.Extent{Off: v.mirror * v.cluster, Len: max(4*v.record, v.cluster)}, // the first four records, for chkdsk
-		// The copy of the boot sector stands behind the last cluster, and at the end of a partition that was enlarged.
-		manifest.Extent{Off: v.total * v.sector, Len: v.sector},
-		manifest.Extent{Off: size - v.sector, Len: v.sector})
+	list = append(list, manifest.Extent{Off: v.mirror * v.cluster, Len: max(4*v.record, v.cluster)}) // for chkdsk
+	for _, at := range v.copies(size) {
+		list = append(list, manifest.Extent{Off: at, Len: v.sector})
+	}
 	return manifest.RoundOut(list, manifest.Unit, size), nil
 }
 

@@ -99,7 +99,9 @@ func restartPage(p []byte) (clean bool, lsn uint64, ok bool) {
 	}
 	const noClient, volumeClean = 0xffff, 2
 	a := p[area:]
-	return le.Uint16(a[12:]) == noClient || le.Uint16(a[14:])&volumeClean != 0, le.Uint64(a), true
+	clean = le.Uint16(a[12:]) == noClient || le.Uint16(a[14:])&volumeClean != 0
+	// Windows 8 and later write version 2 while a volume is in use or sleeps, and go back to 1 when they let it go.
+	return clean && le.Uint16(p[28:]) < 2, le.Uint64(a), true
 }
 
 // hibernated tells whether the root folder has a hiberfil.sys that Windows will wake from.
