@@ -137,7 +137,7 @@ func openSeed(ctx context.Context, a helperArgs) (*member, error) {
 // Memory of a host's data plane, in bytes, as the agent divides it on a PC of
 // 2 GiB and more (initramfs-agent/deploy), and the target of its Go heap.
 const (
-	memPlain  = 64 << 20  // piece buffers, cells travelling plain
+	memPlain  = 52 << 20  // piece buffers, cells travelling plain
 	memZip    = 112 << 20 // piece buffers and frames, cells travelling compressed
 	zipPlain  = 0.4       // of that for piece buffers
 	minPieces = 8         // buffers

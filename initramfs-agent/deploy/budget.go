@@ -9,7 +9,7 @@ import (
 // keep the agent below 96 MiB when cells travel plain and below 160 MiB when they
 // travel compressed, whatever the size of the image.
 const (
-	maxPlain      = 64 << 20
+	maxPlain      = 52 << 20
 	maxCompressed = 112 << 20
 	ramShare      = 12 // the data plane takes this part of the machine's memory at most
 	minBuffers    = 8  // below that the data plane does not run

@@ -16,8 +16,8 @@ func TestBudget(t *testing.T) {
 		want       memory
 	}{
 		{512 * mib, mib, false, memory{42, 0}},
-		{16 << 30, mib, false, memory{64, 0}},
-		{16 << 30, 4 * mib, false, memory{16, 0}},
+		{16 << 30, mib, false, memory{52, 0}},
+		{16 << 30, 4 * mib, false, memory{13, 0}},
 		{256 * mib, 4 * mib, false, memory{8, 0}},
 		{512 * mib, mib, true, memory{17, 512*mib/12 - 17*mib}},
 		{1 << 30, mib, true, memory{34, 1<<30/12 - 34*mib}},

@@ -180,12 +180,16 @@ func (s *session) assign(a api.Assignment) {
 	s.planned, s.rev, s.assigned = true, a.Rev, a
 	if s.node != nil {
 		s.node.SetSources(sources(a))
+		s.node.SetUploadLimit(uploadLimit(a))
 	}
 	if a.Release && !s.isRelease && s.proven {
 		s.isRelease = true
 		close(s.released)
 	}
 }
+
+// uploadLimit is the planner's cap in bytes per second, 0 = none.
+func uploadLimit(a api.Assignment) int64 { return int64(a.UploadMbps) * 1e6 / 8 }
 
 // sources translates the planner's word for the swarm; what is no address is
 // left out.

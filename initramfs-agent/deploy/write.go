@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"labswarm/api"
@@ -86,6 +87,7 @@ func (s *session) granted(c order.Cleared, err error) error {
 	return err
 }
 
+// newNode makes this host's member of the swarm.
 func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session, d api.Disk) (*peer.Node, error) {
 	nics := s.cfg.Source.Collect(nil, nil).NICs
 	compressed := s.compressed(nics, d)
@@ -108,6 +110,7 @@ func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session, 
 	if _, err := rand.Read(cfg.PeerID[8:]); err != nil {
 		return nil, fmt.Errorf("make peer id: %w", err)
 	}
+	debug.FreeOSMemory() // what reading the image's tables took: tens of MiB for a large one
 	node, err := peer.New(cfg)
 	if err != nil {
 		return nil, err
@@ -116,6 +119,7 @@ func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session, 
 	s.handed, s.node, s.written, s.pool = true, node, ses.Storage.Written, cfg.PoolBuffers
 	node.SetLink(s.link)
 	node.SetSources(sources(s.assigned))
+	node.SetUploadLimit(uploadLimit(s.assigned))
 	s.mu.Unlock()
 	return node, nil
 }

@@ -32,10 +32,11 @@ type Config struct {
 	AnswerRS   bool   // answer router solicitations with an empty RA: iPXE boots 16 s faster
 	KernelArgs string // appended to the agent's command line
 
-	SeedRateBps int64  // bytes per second the server sends to all hosts together, 0 = no cap
-	SeedMbps    int    // what the server's link carries, Mb/s; 0 = ask the kernel
-	Frames      string // compressed cells: auto (each host decides by its link and disk), on or off
-	PlainPeers  bool   // let standard BitTorrent clients in (tracker on TCP 7442)
+	SeedRateBps int64          // bytes per second the server sends to all hosts together, 0 = no cap
+	SeedMbps    int            // what the server's link carries, Mb/s; 0 = ask the kernel
+	RoomMbps    map[string]int // what may be sent into and inside a room, Mb/s; no entry = no cap
+	Frames      string         // compressed cells: auto (each host decides by its link and disk), on or off
+	PlainPeers  bool           // let standard BitTorrent clients in (tracker on TCP 7442)
 
 	// Ports, 0 = the documented ones. Others are for tests.
 	AgentPort, PeerPort, TrackerPort            int
@@ -111,6 +112,11 @@ func (c *Config) Fill() error {
 	}
 	if c.SeedRateBps < 0 {
 		bad("the seed's rate is negative")
+	}
+	for room, mbps := range c.RoomMbps {
+		if room == "" || mbps <= 0 {
+			bad("--room-mbps %s=%d: use ROOM=N with N in Mb/s", room, mbps)
+		}
 	}
 	if c.SeedMbps < 0 {
 		bad("--seed-mbps %d: use the link's speed in Mb/s, or 0 to ask the kernel", c.SeedMbps)

@@ -208,7 +208,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	}
 	s.seedPort = portOf(peers)
 	s.track = tracker.New(s.log.With("part", "tracker"))
-	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), mbps: s.seedMbps, log: s.log,
+	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), mbps: s.seedMbps, roomMbps: s.cfg.RoomMbps, log: s.log,
 		served: map[[20]byte]*served{}, relays: map[[20]byte][]registry.Seed{}}
 	imgs := newImages(lib)
 	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: imgs, Swarms: sw,

@@ -21,12 +21,13 @@ import (
 
 // swarms is control.Swarms and relays.Swarms on the tracker and the seeder.
 type swarms struct {
-	lib    *library.Library
-	seeder *seeder.Seeder
-	track  *tracker.Tracker
-	addr   netip.AddrPort // of the seed, as hosts reach it
-	mbps   func() int     // what the seed can send now, Mb/s, 0 = unknown
-	log    *slog.Logger
+	lib      *library.Library
+	seeder   *seeder.Seeder
+	track    *tracker.Tracker
+	addr     netip.AddrPort // of the seed, as hosts reach it
+	mbps     func() int     // what the seed can send now, Mb/s, 0 = unknown
+	roomMbps map[string]int // caps of rooms
+	log      *slog.Logger
 
 	mu     sync.Mutex // of what follows, and while a version begins or ends to be served
 	served map[[20]byte]*served
@@ -118,6 +119,7 @@ func (s *swarms) direct(sv *served) error {
 	spec := sv.spec
 	spec.Seeds = append(slices.Clone(spec.Seeds), s.relays[spec.InfoHash]...)
 	spec.Seeds[0].LinkMbps = s.mbps()
+	spec.RoomMbps = s.roomMbps
 	return s.track.AddSwarm(spec)
 }
 

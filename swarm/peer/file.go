@@ -114,7 +114,7 @@ func sumFile(f *os.File, off, length int64, buf []byte) (sum [20]byte, err error
 // direct reports whether blocks may go from a file into the socket.
 func (c *conn) direct() bool {
 	_, bare := c.nc.(*net.TCPConn)
-	return bare && c.n.cfg.Limiter == nil
+	return bare && c.n.limiter.Load() == nil
 }
 
 // fromFile sends a block from the piece's file; false when it has to be sent

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"labswarm/swarm/peercert"
 	"labswarm/swarm/sched"
@@ -35,6 +37,8 @@ type Node struct {
 	frames   *frameCache   // has its own lock; nil before Run
 	vouched  *vouched      // has its own lock
 	checkers []*checker    // of the pieces in hashq
+
+	limiter atomic.Pointer[rate.Limiter] // nil: no cap
 
 	mu        sync.Mutex
 	started   bool
@@ -75,6 +79,7 @@ func New(cfg Config) (*Node, error) {
 		fetches: map[int]*fetch{}, conns: map[*conn]struct{}{}, same: map[peercert.ID]int{}, vouched: newVouched(),
 		loading: map[int]chan struct{}{}, rxBy: map[string]int64{},
 	}
+	n.limiter.Store(cfg.Limiter)
 	n.child = sched.NewChild(n, n.have, cfg.PieceLen)
 	if cfg.Seed {
 		n.have.Fill()
@@ -281,6 +286,19 @@ func (n *Node) Drop(piece int) {
 		n.done = make(chan struct{})
 	}
 	n.kick()
+}
+
+// SetUploadLimit caps what this node sends to all its children together, in bytes
+// per second, in place of Config.Limiter; 0 = no cap. It holds from the next
+// block on.
+func (n *Node) SetUploadLimit(bps int64) {
+	old := n.limiter.Load()
+	switch {
+	case bps <= 0 && old != nil:
+		n.limiter.Store(nil)
+	case bps > 0 && (old == nil || old.Limit() != rate.Limit(bps)):
+		n.limiter.Store(rate.NewLimiter(rate.Limit(bps), max(wire.MaxBlock, int(min(bps/10, 64<<20)))))
+	}
 }
 
 // InfoHash is the swarm this node belongs to.

@@ -32,6 +32,25 @@ func chain(t *testing.T, tr *torrent, n int, seedMod func(*Config)) (seed *membe
 	return seed, hosts
 }
 
+// TestUploadLimitChanges: a cap set in the middle of a transfer is kept, and taken
+// away again.
+func TestUploadLimitChanges(t *testing.T) {
+	var n Node
+	n.SetUploadLimit(1 << 20)
+	if l := n.limiter.Load(); l == nil || l.Limit() != 1<<20 || l.Burst() < wire.MaxBlock {
+		t.Fatalf("limiter = %+v; want 1 MiB/s", l)
+	}
+	same := n.limiter.Load()
+	n.SetUploadLimit(1 << 20)
+	if n.limiter.Load() != same {
+		t.Error("the same cap again made a new limiter: its tokens are gone")
+	}
+	n.SetUploadLimit(0)
+	if l := n.limiter.Load(); l != nil {
+		t.Errorf("limiter = %+v; want none", l)
+	}
+}
+
 func TestChain(t *testing.T) {
 	t.Parallel()
 	tr := newTorrent(t, 256, testPiece)

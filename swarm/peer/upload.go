@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	pp "github.com/anacrolix/torrent/peer_protocol"
 
 	"labswarm/swarm/sched"
@@ -229,11 +231,11 @@ func (s *sender) block(u upload) error {
 // content.
 func (s *sender) payload(b []byte, plain int64) error {
 	n := s.c.n
-	if n.cfg.Limiter == nil {
+	if limit := n.limiter.Load(); limit == nil {
 		if err := s.write(net.Buffers{s.ctrl, b}); err != nil {
 			return err
 		}
-	} else if err := s.paced(b); err != nil {
+	} else if err := s.paced(b, limit); err != nil {
 		return err
 	}
 	s.ctrl = s.ctrl[:0]
@@ -263,13 +265,13 @@ func (c *conn) cannot(u upload, err error) error {
 
 // paced sends the control bytes and payload under the rate cap, in small steps,
 // so that the child sees bytes flow and does not take us for stalled.
-func (s *sender) paced(payload []byte) error {
+func (s *sender) paced(payload []byte, limit *rate.Limiter) error {
 	if err := s.flush(); err != nil {
 		return err
 	}
 	for len(payload) > 0 {
 		k := min(len(payload), wire.PlainBlock)
-		if err := s.c.n.cfg.Limiter.WaitN(s.c.n.ctx, k); err != nil {
+		if err := limit.WaitN(s.c.n.ctx, k); err != nil {
 			return fmt.Errorf("wait for the rate cap: %w", err)
 		}
 		if err := s.write(net.Buffers{payload[:k]}); err != nil {

@@ -56,6 +56,7 @@ other and are picked up at the next start.`,
 	f.StringVar(&cfg.KernelArgs, "kernel-args", "", "more kernel arguments for the agent, for example console=ttyS0,115200")
 	f.StringVar(&cfg.Name, "name", "", "name of this server, for people")
 	f.StringVar(&s.rate, "seed-rate", "", "what the server sends to all hosts together at most, bytes a second, for example 50MiB")
+	f.StringToIntVar(&cfg.RoomMbps, "room-mbps", nil, "most that travels into and inside a room in Mb/s, for jobs by day, for example B202=200,B203=200")
 	f.IntVar(&cfg.SeedMbps, "seed-mbps", 0, "speed of the server's link in Mb/s, which decides how many rooms are fed side by side; 0 = as the kernel reports it")
 	f.StringVar(&cfg.Frames, "frames", cfg.Frames, "compressed cells: auto (a host on 10 Gb/s or more takes plain ones unless its disk is slower), on or off")
 	f.BoolVar(&cfg.PlainPeers, "plain-peers", false, "let standard BitTorrent clients fetch images (TCP 7441, tracker on 7442)")
