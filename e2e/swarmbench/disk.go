@@ -155,6 +155,7 @@ func openHost(ctx context.Context, a helperArgs, change func(*peer.Config)) (*me
 			cfg.FrameCacheBytes = max(memZip-int64(cfg.PoolBuffers)*cell, cell)
 		}
 		have, err := held(a, m.torrent, m.file)
+		debug.FreeOSMemory() // as the agent does
 		cfg.Storage = disk{m.file, m.torrent.PieceLength, have}
 		change(cfg)
 		return err
