@@ -38,8 +38,9 @@ type conn struct {
 	fast  bool // BEP 6 on both sides
 	since time.Time
 
-	lastRx atomic.Int64 // Unix ns of the last payload byte, or of the first open request
-	more   chan struct{}
+	lastRx   atomic.Int64 // Unix ns of the last payload byte, or of the first open request
+	lastWait atomic.Int64 // Unix ns of the last keepalive: a parent of our kind sends them while it waits for what we asked for
+	more     chan struct{}
 	// frameAsked is when the peer last asked for bytes of a frame, Unix ns; 0 = never.
 	frameAsked atomic.Int64
 	gone       chan struct{} // closed by close
@@ -178,7 +179,9 @@ func (c *conn) readLoop() error {
 		switch {
 		case err != nil:
 			return err
-		case m.Keepalive || m.Unknown:
+		case m.Keepalive:
+			c.lastWait.Store(time.Now().UnixNano())
+		case m.Unknown:
 		case m.Type == pp.Piece:
 			err = c.readBlock(m)
 		default:
@@ -211,6 +214,10 @@ func (c *conn) handle(m wire.Message) error {
 		c.link.Unchoke()
 	case pp.Have:
 		c.link.Has(m.Index)
+	case pp.Suggest:
+		if c.own {
+			c.link.Soon(m.Index)
+		}
 	case pp.Bitfield, pp.HaveAll, pp.HaveNone:
 		c.haveSet(m)
 	case pp.Interested:

@@ -19,13 +19,22 @@ type fetch struct {
 	checked chan error   // holds what the hash says; made when the piece is complete
 }
 
-// Reserve implements sched.Hands: a buffer to fetch into. mu is held.
+// Reserve implements sched.Hands: a buffer to fetch into. From now on children may
+// ask for the piece. mu is held.
 func (n *Node) Reserve(f *sched.Fetch) bool {
 	buf := n.pool.grabFetch()
 	if buf == nil {
 		return false
 	}
 	n.fetches[f.Piece] = &fetch{Fetch: f, buf: buf}
+	if n.early.Tell(n.child, f.Piece, time.Now()) {
+		for o := range n.conns {
+			if o.own && o.src == nil {
+				wire.PutSuggest(&o.ctrl, f.Piece)
+				o.push()
+			}
+		}
+	}
 	return true
 }
 
@@ -114,14 +123,6 @@ func (c *conn) landed(f *fetch, i int) {
 	n.rxBy[f.From.Name()] += plain
 	if f.From.Server {
 		n.rxServer += plain
-	}
-	if n.early.Tell(n.child, f.Fetch, time.Now()) {
-		for o := range n.conns {
-			if o.own && o.src == nil {
-				wire.PutHave(&o.ctrl, f.Piece)
-				o.push()
-			}
-		}
 	}
 	if complete {
 		n.queued++

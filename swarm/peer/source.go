@@ -53,16 +53,27 @@ func (n *Node) look(now time.Time) {
 			c.settle(wire.Extended{})
 		}
 		if c.src == nil {
-			if len(c.upq) > 0 {
-				c.push() // what waits too long for a piece is refused
-			}
+			c.stillThere()
 			continue
 		}
 		c.link.Received(time.Unix(0, c.lastRx.Load()))
+		c.link.Waits(time.Unix(0, c.lastWait.Load()))
 		if c.link.Open() > 0 {
 			c.link.Timed(minRTT(c.nc))
 		}
 	}
+}
+
+// stillThere tells a child whose requests wait that we live, and has requests that
+// have waited too long refused. mu is held.
+func (c *conn) stillThere() {
+	if len(c.upq) == 0 {
+		return
+	}
+	if c.own && c.ctrl.Len() == 0 {
+		c.ctrl.Write(make([]byte, 4)) // BEP 3 keepalive
+	}
+	c.push()
 }
 
 // switched tells about a change of source.

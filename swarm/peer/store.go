@@ -102,7 +102,7 @@ func (n *Node) written(f *fetch) (have, front int) {
 	}
 	n.child.Written(f.Fetch, time.Now())
 	for c := range n.conns {
-		wire.PutHave(&c.ctrl, f.Piece) // to everybody, also who was told early: the request may have been refused meanwhile
+		wire.PutHave(&c.ctrl, f.Piece) // to everybody: planners and seeds count holders
 		c.push()
 	}
 	if n.have.Full() {

@@ -143,7 +143,7 @@ func (m *meter) measure(now time.Time) {
 // dropStalled closes connections that owe us bytes and send none.
 func (c *Child) dropStalled(now time.Time) {
 	for _, l := range c.links {
-		if c.owes(l) && now.Sub(l.lastRx) > stallTime {
+		if c.owes(l) && l.quiet(now) > stallTime {
 			l.wire.Close(fmt.Errorf("stalled: no byte for %v with %d requests open", stallTime, l.open))
 		}
 	}
@@ -182,7 +182,7 @@ func (c *Child) judge(now time.Time) {
 		}
 	}
 	v := c.monitor.Add(s)
-	if a.link.open > 0 && now.Sub(a.link.lastRx) > muteTime && s.OtherGives && !s.Costly {
+	if a.link.open > 0 && a.link.quiet(now) > muteTime && s.OtherGives && !s.Costly {
 		v = mute
 	}
 	switch {

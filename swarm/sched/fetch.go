@@ -127,7 +127,7 @@ func (c *Child) pick(l *Link, now time.Time) int {
 		return best
 	}
 	p := window.Pick(window.Query{
-		Have: c.have, Source: l.theirs, Window: c.window, Max: 1,
+		Have: c.have, Source: l.offers, Window: c.window, Max: 1,
 		Busy:   func(i int) bool { return c.inflight[i] != nil },
 		Barred: func(i int) bool { return c.barred(i, l.src, now) },
 	})
@@ -178,6 +178,7 @@ func (c *Child) Refused(l *Link, piece, begin int) bool {
 	}
 	f.refused = true
 	l.theirs.Remove(piece)
+	l.offers.Remove(piece)
 	if slices.Contains(f.state, blockOpen) {
 		return false // the rest is on its way or will be refused as well
 	}

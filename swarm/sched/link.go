@@ -25,10 +25,12 @@ type Link struct {
 	choked bool        // it chokes us
 	frames bool        // pieces can be asked for as frames
 	theirs *window.Set // what it holds
+	offers *window.Set // the same and what it will hold soon: it may be asked for that
 	block  int         // bytes per request
 	reqq   int         // requests it queues
 	rtt    time.Duration
 	lastRx time.Time // of the last payload byte, or of the first open request
+	waits  time.Time // when it said last that it waits for the piece itself
 
 	fetches  map[int]*Fetch
 	order    []*Fetch // the same, oldest first
@@ -41,7 +43,7 @@ type Link struct {
 // came in, choked and with nothing known of the peer. block is the request size
 // in bytes and reqq the number of requests open at once until Settle says more.
 func NewLink(src *Source, wire Wire, pieces, block, reqq int) *Link {
-	return &Link{src: src, wire: wire, choked: true, theirs: window.NewSet(pieces), block: block, reqq: reqq, fetches: map[int]*Fetch{}}
+	return &Link{src: src, wire: wire, choked: true, theirs: window.NewSet(pieces), offers: window.NewSet(pieces), block: block, reqq: reqq, fetches: map[int]*Fetch{}}
 }
 
 // Terms is what the extension handshakes have agreed on.
@@ -69,13 +71,23 @@ func (l *Link) Ready() bool { return l.ready }
 func (l *Link) Open() int { return l.open }
 
 // Has books what the peer says it holds.
-func (l *Link) Has(piece int) { l.theirs.Add(piece) }
+func (l *Link) Has(piece int) {
+	l.theirs.Add(piece)
+	l.offers.Add(piece)
+}
+
+// Soon books that the peer has asked for a piece itself: it may be asked for it,
+// and is judged by what it holds all the same.
+func (l *Link) Soon(piece int) { l.offers.Add(piece) }
 
 // Front is the lowest piece that the other side lacks; complete when it lacks none.
 func (l *Link) Front() (front int, complete bool) { return l.theirs.Front(), l.theirs.Full() }
 
 // HasAll books that the peer holds everything.
-func (l *Link) HasAll() { l.theirs.Fill() }
+func (l *Link) HasAll() {
+	l.theirs.Fill()
+	l.offers.Fill()
+}
 
 // Unchoke books that the peer lets us ask.
 func (l *Link) Unchoke() { l.choked = false }
@@ -102,6 +114,19 @@ func (l *Link) Received(at time.Time) {
 	if at.After(l.lastRx) {
 		l.lastRx = at
 	}
+}
+
+// Waits books that the other side lives and waits for pieces itself.
+func (l *Link) Waits(at time.Time) { l.waits = at }
+
+// quiet is for how long the other side has neither sent a byte nor said that it
+// waits. Words without bytes are believed for waitTime.
+func (l *Link) quiet(now time.Time) time.Duration {
+	d := now.Sub(l.lastRx)
+	if d < waitTime {
+		d = min(d, now.Sub(l.waits))
+	}
+	return d
 }
 
 // Timed books the measured round trip time.

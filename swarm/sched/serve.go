@@ -5,15 +5,9 @@ import "time"
 // MaxQueue is how many requests a parent keeps per child, announced as reqq.
 const MaxQueue = 1024
 
-const (
-	// earlyTime is how long before a piece is here its parent may be told of, at
-	// most: what the request of a child needs to be in time.
-	earlyTime = 300 * time.Millisecond
-	// Patience is how long requests for a piece told of early may wait for it. A
-	// child that gets nothing for a second looks for somebody else, and must hear
-	// before then that the piece is late.
-	Patience = 500 * time.Millisecond
-)
+// Patience is how long requests for a piece told of early may wait for it. As long
+// the parent says again and again that it waits (Link.Waits).
+const Patience = 5 * time.Second
 
 // Holding is what a parent can do about a piece.
 type Holding int
@@ -25,26 +19,23 @@ const (
 	Held                   // send it
 )
 
-// Early are the pieces that a parent has told its children of although they are
-// still on their way: so that the requests are there when the piece is, and a
-// hop costs the time of one piece instead of two. What is sent is whole and has
-// been hashed, as ever. The zero value is ready.
+// Early are the pieces that a parent has told its children of although it has only
+// just asked for them itself. So their requests are there when the piece is: were
+// they told then, word and request would each wait behind the data in front of
+// them, and every hop would cost the time of three or four pieces in place of one.
+// What is sent is whole and has been hashed, as ever. The zero value is ready.
 type Early struct{ at map[int]time.Time }
 
-// Tell reports whether children are to be told of f now, of which a block has
-// just come: once, when the rest will be here in a moment.
-func (e *Early) Tell(c *Child, f *Fetch, now time.Time) bool {
-	if _, told := e.at[f.Piece]; told || c.bars[f.Piece] != nil {
+// Tell reports whether children are to be told of a piece that c is about to ask
+// for.
+func (e *Early) Tell(c *Child, piece int, now time.Time) bool {
+	if c.bars[piece] != nil {
 		return false // what came wrong before is no good promise
-	}
-	left := float64((len(f.state) - f.got) * f.block)
-	if c.meter.wireRate > 0 && left/c.meter.wireRate > earlyTime.Seconds() {
-		return false
 	}
 	if e.at == nil {
 		e.at = map[int]time.Time{}
 	}
-	e.at[f.Piece] = now
+	e.at[piece] = now
 	return true
 }
 

@@ -51,23 +51,17 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// TestEarly: children are told once of a piece that will be here in a moment, may
-// wait for it that long and no longer, and again once it is here.
+// TestEarly: children are told of a piece that was asked for, may wait for it that
+// long and no longer, and are not told of one that came wrong before.
 func TestEarly(t *testing.T) {
 	c := NewChild(nil, nil, 1<<20)
-	f := &Fetch{Piece: 7, block: 128 << 10, state: make([]uint8, 8), got: 1}
 	now := time.Unix(1000, 0)
 	var e Early
 	if h := e.Holding(7, false, now); h != Missing {
 		t.Errorf("before: %v; want Missing", h)
 	}
-	c.meter.wireRate = 1 << 20 // bytes per second: 7 blocks take 0.875 s
-	if e.Tell(c, f, now) {
-		t.Error("told 0.875 s too early")
-	}
-	f.got = 6 // the rest takes 0.25 s
-	if !e.Tell(c, f, now) || e.Tell(c, f, now) {
-		t.Error("want to be told once, 0.25 s ahead")
+	if !e.Tell(c, 7, now) {
+		t.Error("not told")
 	}
 	for _, s := range []struct {
 		after time.Duration
@@ -83,11 +77,31 @@ func TestEarly(t *testing.T) {
 		t.Errorf("forgotten: %v; want Missing", h)
 	}
 	c.bars[7] = &bar{}
-	if e.Tell(c, f, now) {
+	if e.Tell(c, 7, now) {
 		t.Error("told of a piece that came wrong before")
 	}
-	c.meter.wireRate, f.Piece = 0, 8
-	if !e.Tell(c, f, now) {
-		t.Error("the first piece ever is not told of")
+}
+
+// TestQuiet: a parent that says it waits is not mute, but words alone are not
+// believed for ever.
+func TestQuiet(t *testing.T) {
+	at := func(d time.Duration) time.Time { return time.Unix(1000, 0).Add(d) }
+	for _, c := range []struct {
+		waits time.Duration // when it said so; bytes came at 0
+		now   time.Duration
+		want  time.Duration
+	}{
+		{-time.Second, 3 * time.Second, 3 * time.Second},
+		{2 * time.Second, 3 * time.Second, time.Second},
+		{7 * time.Second, waitTime - 1, waitTime - 1 - 7*time.Second},
+		{7 * time.Second, waitTime, waitTime},
+	} {
+		l := &Link{lastRx: at(0), waits: at(c.waits)}
+		if got := l.quiet(at(c.now)); got != c.want {
+			t.Errorf("waits said at %v: quiet at %v for %v; want %v", c.waits, c.now, got, c.want)
+		}
+	}
+	if Patience >= waitTime {
+		t.Error("a parent may wait longer than its child believes it")
 	}
 }

@@ -12,6 +12,7 @@ const (
 	// DialTime is how long a connection to a source may take.
 	DialTime   = 3 * time.Second
 	stallTime  = 4 * time.Second  // without a byte while requests are open
+	waitTime   = 8 * time.Second  // without a byte from a source that only says that it waits; more than Patience
 	muteTime   = time.Second      // the same, while another host could send; we go back when it was only a pause
 	forgive    = 10 * time.Second // a new assignment may return to a source we left this long ago
 	badPieces  = 3                // wrong pieces from one source after which we go to the next

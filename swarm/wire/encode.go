@@ -28,6 +28,12 @@ func PutHave(b *bytes.Buffer, piece int) {
 	put(b, pp.Message{Type: pp.Have, Index: pp.Integer(piece)})
 }
 
+// PutSuggest appends a suggest-piece message (BEP 6). Among our own kind it says:
+// I have asked for this piece myself, you may ask me for it now.
+func PutSuggest(b *bytes.Buffer, piece int) {
+	put(b, pp.Message{Type: pp.Suggest, Index: pp.Integer(piece)})
+}
+
 // PutBitfield appends a bitfield message, one entry per piece.
 func PutBitfield(b *bytes.Buffer, have []bool) {
 	put(b, pp.Message{Type: pp.Bitfield, Bitfield: have})

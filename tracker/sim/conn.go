@@ -252,11 +252,7 @@ func (c *conn) arrive(r request, wrong bool) {
 		h.fromSeed += int64(r.size)
 	}
 	h.progress = c.s.now
-	_, complete := h.child.Landed(c.link, f, i)
-	if h.early.Tell(h.child, f, now) {
-		h.tell(f.Piece)
-	}
-	if complete {
+	if _, complete := h.child.Landed(c.link, f, i); complete {
 		h.complete(f)
 	}
 	h.child.Fill(c.link, now)

@@ -96,11 +96,14 @@ func (h *host) Dial(src *sched.Source) bool {
 }
 
 // Reserve implements sched.Hands: half of the buffers are for fetching.
-func (h *host) Reserve(*sched.Fetch) bool {
+func (h *host) Reserve(f *sched.Fetch) bool {
 	if h.buffers >= h.s.buffers {
 		return false
 	}
 	h.buffers++
+	if h.early.Tell(h.child, f.Piece, h.s.time()) {
+		h.tell(func(l *sched.Link) { l.Soon(f.Piece) })
+	}
 	return true
 }
 
@@ -136,6 +139,9 @@ func (h *host) tick() {
 		}
 		for _, c := range h.accepted {
 			c.pump() // what waits too long for a piece is refused
+			if now := h.s.time(); len(c.queue) > 0 {
+				c.down(func() { c.link.Waits(now) })
+			}
 		}
 		h.turn(true)
 	})
@@ -205,7 +211,7 @@ func (h *host) written(f *sched.Fetch) {
 	h.wroteAt = h.s.now
 	h.early.Forget(f.Piece)
 	h.child.Written(f, h.s.time())
-	h.tell(f.Piece)
+	h.tell(func(l *sched.Link) { l.Has(f.Piece) })
 	for _, c := range h.accepted {
 		c.pump()
 	}
@@ -218,11 +224,11 @@ func (h *host) written(f *sched.Fetch) {
 	}
 }
 
-// tell says to every child that it may ask for a piece.
-func (h *host) tell(piece int) {
+// tell says something to every child.
+func (h *host) tell(word func(*sched.Link)) {
 	for _, c := range h.accepted {
 		c.down(func() {
-			c.link.Has(piece)
+			word(c.link)
 			c.child.child.Fill(c.link, h.s.time())
 		})
 	}
