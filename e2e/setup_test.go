@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"labswarm/internal/testnet"
 	"labswarm/internal/testreq"
@@ -88,8 +89,12 @@ func programs(t *testing.T) (binary, bootDir string) {
 // server and terminals: they outlive the test.
 func reportDir(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(repo(t), "build", "test", "e2e", filepath.FromSlash(t.Name()))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	base := filepath.Join(repo(t), "build", "test", "e2e", filepath.FromSlash(t.Name()))
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(base, time.Now().Format("150405-"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	return dir

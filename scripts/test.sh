@@ -32,6 +32,7 @@ if [ "$what" = integration ] || [ "$what" = all ]; then
 	run integration -p 1 -timeout 15m -tags integration $(tagged integration)
 fi
 if [ "$what" = e2e ] || [ "$what" = all ]; then
+	rm -rf build/test/e2e # reports and logs of the rooms
 	run e2e -p 1 -count=1 -tags e2e -timeout 30m $(tagged e2e)
 fi
 
@@ -55,6 +56,12 @@ own_words() {
 			END { for (i = (n > 60 ? n - 60 : 0); i < n; i++) print line[i % 60] }' "$log"
 	done
 }
+
+again=$(grep -hoE 'SECOND TRY: .*' "$log" | sort | uniq -c)
+if [ -n "$again" ]; then
+	echo "rooms that were run a second time, because a virtual PC stood still in its firmware:"
+	echo "$again"
+fi
 
 if [ $status -ne 0 ]; then
 	echo
