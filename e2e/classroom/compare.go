@@ -45,6 +45,7 @@ func (e *DifferError) Error() string {
 //     must be equal even when it holds zeros, so a disk that held other data before
 //     is checked too; e2fsck must then find nothing to do on the disk;
 //   - FAT: by the allocation table, read by the 60 lines in usedfat.go;
+//   - XFS and NTFS: what xfs_db, ntfsinfo and ntfscat say is free is left out;
 //   - swap: its header; every other partition: each byte.
 //
 // It must see the disk before its own system boots, which writes to it. It reads
@@ -203,6 +204,12 @@ func usedSpans(ctx context.Context, img io.ReaderAt, image string, p span) ([]sp
 	case "vfat":
 		s, err := usedFAT(img, p)
 		return s, kind, err
+	case "xfs":
+		s, err := usedXFS(ctx, img, p)
+		return s, kind, err
+	case "ntfs":
+		s, err := usedNTFS(ctx, img, p)
+		return s, kind, err
 	case "swap":
 		return []span{{p.from, p.from + 4096}}, kind, nil
 	case "":
@@ -240,15 +247,7 @@ func usedExt(ctx context.Context, image string, p span) ([]span, error) {
 	if block == 0 || count == 0 || len(free) == 0 {
 		return nil, errors.New("dumpe2fs named no block size, block count or free blocks")
 	}
-	var used []span
-	next := int64(0)
-	for _, f := range append(free, span{count, count}) {
-		if f.from > next {
-			used = append(used, span{p.from + next*block, p.from + f.from*block})
-		}
-		next = f.to
-	}
-	return used, nil
+	return complement(free, count, block, p.from), nil
 }
 
 // appendRanges reads "8867-16383, 16400".
