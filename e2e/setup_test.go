@@ -93,7 +93,7 @@ func reportDir(t *testing.T) string {
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp(base, time.Now().Format("150405-"))
+	dir, err := os.MkdirTemp(base, time.Now().Format("150405-")) //nolint:usetesting // it outlives the test
 	if err != nil {
 		t.Fatal(err)
 	}
