@@ -274,6 +274,11 @@ func (c *conn) settle(e wire.Extended) {
 	if c.link.Settle(t) {
 		c.frames, c.ownID = t.Frames, e.OwnID()
 	}
+	if c.own && c.src == nil {
+		for _, p := range c.n.early.Told() {
+			wire.PutSuggest(&c.ctrl, p)
+		}
+	}
 	c.serve()
 }
 

@@ -149,10 +149,11 @@ func (c *Child) dropStalled(now time.Time) {
 	}
 }
 
-// owes reports whether l should be sending: requests are open, or it holds half
-// a piece and is not even the source in use any more.
+// owes reports whether l should be sending: requests are open, or half a piece is
+// here and the rest could be asked for, or belongs to a source that is not in use
+// any more.
 func (c *Child) owes(l *Link) bool {
-	return l.open > 0 || len(l.order) > 0 && l.src != c.active
+	return l.open > 0 || len(l.order) > 0 && (l.src != c.active || !l.choked)
 }
 
 // judge applies the rules about slow parents.

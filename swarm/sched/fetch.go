@@ -152,10 +152,23 @@ func (c *Child) Landed(l *Link, f *Fetch, i int) (plain int64, complete bool) {
 	c.meter.rxWire += int64(size)
 	c.meter.rx += plain
 	if f.got < len(f.state) {
+		c.giveUp(l, f)
 		return plain, false
 	}
 	l.drop(f)
 	return plain, true
+}
+
+// giveUp drops a piece that the peer will not send all of, once nothing of it is on
+// its way any more. It reports whether it did: somebody else may be asked for it.
+func (c *Child) giveUp(l *Link, f *Fetch) bool {
+	if !f.refused || slices.Contains(f.state, blockOpen) {
+		return false
+	}
+	l.drop(f)
+	delete(c.inflight, f.Piece)
+	c.hands.Release(f)
+	return true
 }
 
 // Refused handles a BEP 6 reject. While we are choked it only takes the request
@@ -179,13 +192,7 @@ func (c *Child) Refused(l *Link, piece, begin int) bool {
 	f.refused = true
 	l.theirs.Remove(piece)
 	l.offers.Remove(piece)
-	if slices.Contains(f.state, blockOpen) {
-		return false // the rest is on its way or will be refused as well
-	}
-	l.drop(f)
-	delete(c.inflight, piece)
-	c.hands.Release(f)
-	return true
+	return c.giveUp(l, f) // else the rest is on its way or will be refused as well
 }
 
 // Wrong drops a piece whose hash does not match. Nothing of it has gone

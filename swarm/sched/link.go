@@ -73,12 +73,18 @@ func (l *Link) Open() int { return l.open }
 // Has books what the peer says it holds.
 func (l *Link) Has(piece int) {
 	l.theirs.Add(piece)
-	l.offers.Add(piece)
+	l.Soon(piece)
 }
 
 // Soon books that the peer has asked for a piece itself: it may be asked for it,
-// and is judged by what it holds all the same.
-func (l *Link) Soon(piece int) { l.offers.Add(piece) }
+// and is judged by what it holds all the same. What it has refused of the piece
+// before is asked for again.
+func (l *Link) Soon(piece int) {
+	l.offers.Add(piece)
+	if f := l.fetches[piece]; f != nil {
+		f.refused = false
+	}
+}
 
 // Front is the lowest piece that the other side lacks; complete when it lacks none.
 func (l *Link) Front() (front int, complete bool) { return l.theirs.Front(), l.theirs.Full() }
@@ -87,6 +93,9 @@ func (l *Link) Front() (front int, complete bool) { return l.theirs.Front(), l.t
 func (l *Link) HasAll() {
 	l.theirs.Fill()
 	l.offers.Fill()
+	for _, f := range l.order {
+		f.refused = false
+	}
 }
 
 // Unchoke books that the peer lets us ask.

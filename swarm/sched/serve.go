@@ -1,6 +1,10 @@
 package sched
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // MaxQueue is how many requests a parent keeps per child, announced as reqq.
 const MaxQueue = 1024
@@ -41,6 +45,10 @@ func (e *Early) Tell(c *Child, piece int, now time.Time) bool {
 
 // Forget takes a piece off the list: it is here, or will not come.
 func (e *Early) Forget(piece int) { delete(e.at, piece) }
+
+// Told lists the pieces that are on their way, ascending: what a child that joins
+// later is told.
+func (e *Early) Told() []int { return slices.Sorted(maps.Keys(e.at)) }
 
 // Holding says what can be done about a piece; held: it can be sent.
 func (e *Early) Holding(piece int, held bool, now time.Time) Holding {

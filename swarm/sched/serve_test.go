@@ -63,6 +63,9 @@ func TestEarly(t *testing.T) {
 	if !e.Tell(c, 7, now) {
 		t.Error("not told")
 	}
+	if e.Tell(c, 3, now); !slices.Equal(e.Told(), []int{3, 7}) {
+		t.Errorf("a child that joins now is told of %v; want 3, 7", e.Told())
+	}
 	for _, s := range []struct {
 		after time.Duration
 		held  bool

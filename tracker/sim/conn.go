@@ -139,6 +139,9 @@ func (c *conn) open() {
 				}
 			}
 		}
+		for _, i := range c.parent.early.Told() {
+			c.link.Soon(i)
+		}
 		c.link.Settle(sched.Terms{Block: int(sc.Cell) / sc.Blocks, Reqq: sched.MaxQueue})
 		c.child.child.Fill(c.link, c.s.time())
 	})

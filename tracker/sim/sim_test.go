@@ -50,8 +50,9 @@ func TestDisturbed(t *testing.T) {
 
 // TestSeeds plays random swarms, quiet and disturbed.
 func TestSeeds(t *testing.T) {
-	for seed := range uint64(80) {
-		play(t, Random(seed, 24))
+	t.Parallel()
+	for seed := range uint64(200) {
+		play(t, Random(seed, 60))
 	}
 }
 
