@@ -78,7 +78,8 @@ func TestChurned(t *testing.T) {
 		{"exfat-4Kn-nearly-full", exfatFS, 4096, 48 * MiB, 0.97, 200 << 10, nil, 64 << 10},
 	} {
 		t.Run(v.name, func(t *testing.T) {
-			needs(t, v.fs.kernel)
+			testreq.Root(t)
+			testreq.Filesystem(t, v.fs.kernel)
 			t.Parallel()
 			ownMounts(t)
 			k := fixture.New(t, testreq.Tool)
@@ -154,7 +155,8 @@ func sameAfterRestore(t *testing.T, k *fixture.Kit, fs mountedFS, img, mnt strin
 
 // The $MFT itself in so many pieces that its run list needs an attribute list: small files in the holes between others.
 func TestNTFSFragmentedMFT(t *testing.T) {
-	needs(t, "fuseblk")
+	testreq.Root(t)
+	testreq.Filesystem(t, "fuseblk")
 	sweep(t)
 	ownMounts(t)
 	k := fixture.New(t, testreq.Tool)

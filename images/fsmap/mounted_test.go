@@ -24,7 +24,6 @@ import (
 
 	"labswarm/images/fixture"
 	"labswarm/images/manifest"
-	"labswarm/internal/testreq"
 )
 
 // leftPrefix starts the name of every folder with images and mount points, then comes the number of the process.
@@ -272,27 +271,5 @@ func onGarbage(t *testing.T, dev, file string, size int64, list []manifest.Exten
 	}
 	if err := errors.Join(err, in.Close(), out.Close()); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// mountable tells whether the kernel knows a filesystem, loading its module if there is one.
-func mountable(t *testing.T, fs string) bool {
-	t.Helper()
-	// The outcome shows in /proc/filesystems.
-	_ = exec.CommandContext(t.Context(), "modprobe", "-q", fs).Run()
-	b, err := os.ReadFile("/proc/filesystems")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return regexp.MustCompile(`(?m)\s` + fs + `$`).Match(b)
-}
-
-// needs leaves a test out on a machine whose kernel lacks a filesystem. It is not what testreq calls missing: the
-// tests beside this one fill the same filesystems without mounting them.
-func needs(t *testing.T, fs string) {
-	t.Helper()
-	testreq.Root(t)
-	if !mountable(t, fs) {
-		t.Skipf("this kernel has no %s; the unit tests fill it with userland tools", fs)
 	}
 }

@@ -108,7 +108,7 @@ func TestXFSStateAndDamage(t *testing.T) {
 		"block size":           {4, []byte{0, 0, 0, 7}, manifest.StateClean, "sizes"},
 		"AGF of another":       {512 + 11, []byte{1}, manifest.StateClean, "another group"},
 		"free count":           {512 + 55, []byte{b[512+55] ^ 1}, manifest.StateClean, "counts"},
-		"btree magic":          {root, []byte("XXXX"), manifest.StateClean, "magic"},
+		"btree magic":          {root, []byte("NOPE"), manifest.StateClean, "magic"},
 		"btree level":          {root + 5, []byte{1}, manifest.StateClean, "level"},
 		"record count":         {root + 6, []byte{0xff, 0xff}, manifest.StateClean, "records"},
 		"no records":           {root + 6, []byte{0, 0}, manifest.StateClean, "counts"},

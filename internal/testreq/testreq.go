@@ -6,6 +6,7 @@ package testreq
 import (
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
@@ -33,6 +34,24 @@ func File(t testing.TB, path, cure string) {
 	if _, err := os.Stat(path); err != nil {
 		missing(t, path+" ("+cure+")")
 	}
+}
+
+// Filesystem skips the test unless the kernel can mount a filesystem, whose module is
+// loaded if there is one.
+func Filesystem(t testing.TB, name string) {
+	t.Helper()
+	// The outcome shows in /proc/filesystems.
+	_ = exec.Command("modprobe", "-q", name).Run()
+	b, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 0 && f[len(f)-1] == name {
+			return
+		}
+	}
+	missing(t, "a kernel that mounts "+name+" (install its module package)")
 }
 
 func missing(t testing.TB, what string) {
