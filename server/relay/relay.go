@@ -34,7 +34,6 @@ import (
 	"labswarm/images/manifest"
 	"labswarm/internal/version"
 	"labswarm/swarm/peer"
-	"labswarm/swarm/wire"
 )
 
 const (
@@ -120,7 +119,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	r.mux = peer.NewMux(l, cfg.Log)
 	if cfg.RateBps > 0 {
-		r.limiter = rate.NewLimiter(rate.Limit(cfg.RateBps), max(wire.MaxBlock, int(min(cfg.RateBps/10, 64<<20))))
+		r.limiter = peer.NewLimiter(cfg.RateBps)
 	}
 	cfg.Log.Info("relay starts", "version", version.String(), "server", cfg.Server, "listen", l.Addr().String(), "images", cfg.Images, "room", cfg.Room)
 	g, ctx := errgroup.WithContext(ctx)

@@ -18,7 +18,6 @@ import (
 
 	"labswarm/swarm/peer"
 	"labswarm/swarm/peercert"
-	"labswarm/swarm/wire"
 )
 
 // Source is one opened image version. When it is a peer.FrameSource besides, its
@@ -78,7 +77,7 @@ func New(cfg Config) (*Seeder, error) {
 	}
 	s := &Seeder{cfg: cfg, mux: peer.NewMux(cfg.Listener, cfg.Log), nodes: map[[20]byte]*seed{}}
 	if cfg.RateBps > 0 {
-		s.limiter = rate.NewLimiter(rate.Limit(cfg.RateBps), max(wire.MaxBlock, int(min(cfg.RateBps/10, 64<<20))))
+		s.limiter = peer.NewLimiter(cfg.RateBps)
 	}
 	return s, nil
 }

@@ -288,6 +288,12 @@ func (n *Node) Drop(piece int) {
 	n.kick()
 }
 
+// NewLimiter returns a cap in bytes per second, above 0, that lets a tenth of a
+// second through at once, and one block at least.
+func NewLimiter(bps int64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(bps), max(wire.MaxBlock, int(min(bps/10, 64<<20))))
+}
+
 // SetUploadLimit caps what this node sends to all its children together, in bytes
 // per second, in place of Config.Limiter; 0 = no cap. It holds from the next
 // block on.
@@ -297,7 +303,7 @@ func (n *Node) SetUploadLimit(bps int64) {
 	case bps <= 0 && old != nil:
 		n.limiter.Store(nil)
 	case bps > 0 && (old == nil || old.Limit() != rate.Limit(bps)):
-		n.limiter.Store(rate.NewLimiter(rate.Limit(bps), max(wire.MaxBlock, int(min(bps/10, 64<<20)))))
+		n.limiter.Store(NewLimiter(bps))
 	}
 }
 

@@ -71,7 +71,7 @@ func (c *conn) stillThere() {
 		return
 	}
 	if c.own && c.ctrl.Len() == 0 {
-		c.ctrl.Write(make([]byte, 4)) // BEP 3 keepalive
+		wire.PutKeepalive(&c.ctrl)
 	}
 	c.push()
 }
