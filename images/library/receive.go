@@ -346,7 +346,7 @@ func (l *Library) Forget(name, version string) error {
 
 // Repair writes a piece of a published version again, in place, because it was found damaged. Its content must be the
 // manifest's: a repair cannot change a version.
-func (v *Version) Repair(piece int, buf []byte) (err error) {
+func (v *Version) Repair(piece int, buf []byte) error {
 	if piece < 0 || piece >= v.man.Pieces() || int64(len(buf)) != v.man.Cell {
 		return fmt.Errorf("repair piece %d of %d bytes: out of range", piece, len(buf))
 	}
@@ -354,6 +354,11 @@ func (v *Version) Repair(piece int, buf []byte) (err error) {
 	if !v.matches(piece, buf) {
 		return v.bad(cell, piece, "what should repair it is not right either")
 	}
+	return v.rewrite(cell, buf)
+}
+
+// rewrite writes the content of a cell of a published version in place, cut short at the disk's end, and syncs it.
+func (v *Version) rewrite(cell int64, buf []byte) (err error) {
 	off := cell * v.man.Cell
 	f, err := os.OpenFile(filepath.Join(v.dir, rawFile), os.O_WRONLY, 0)
 	if err != nil {
@@ -364,7 +369,7 @@ func (v *Version) Repair(piece int, buf []byte) (err error) {
 		err = f.Sync()
 	}
 	if err != nil {
-		return fmt.Errorf("repair image %s/%s at byte %d: %w", v.man.Name, v.man.Version, off, err)
+		return fmt.Errorf("repair image %s/%s: write cell %d at byte %d: %w", v.man.Name, v.man.Version, cell, off, err)
 	}
 	return nil
 }

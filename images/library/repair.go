@@ -3,8 +3,6 @@ package library
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 )
 
 // RepairCells writes damaged cells, as Verify found them, again: data cells from their compressed form where that is
@@ -20,11 +18,6 @@ func (l *Library) RepairCells(ctx context.Context, v *Version, bad []*BadCellErr
 		return 0, err
 	}
 	defer check.close()
-	f, err := os.OpenFile(filepath.Join(v.dir, rawFile), os.O_WRONLY, 0)
-	if err != nil {
-		return 0, fmt.Errorf("repair image %s/%s: %w", v.man.Name, v.man.Version, err)
-	}
-	defer func() { err = closeInto(err, f.Close()) }()
 	for _, b := range bad {
 		if err := ctx.Err(); err != nil {
 			return n, err
@@ -33,12 +26,8 @@ func (l *Library) RepairCells(ctx context.Context, v *Version, bad []*BadCellErr
 		if cell == nil {
 			continue
 		}
-		off := b.Cell * v.man.Cell
-		if _, err = f.WriteAt(cell[:min(v.man.Cell, v.man.Disk.Size-off)], off); err == nil {
-			err = f.Sync()
-		}
-		if err != nil {
-			return n, fmt.Errorf("repair image %s/%s: write cell %d at byte %d: %w", v.man.Name, v.man.Version, b.Cell, off, err)
+		if err := v.rewrite(b.Cell, cell); err != nil {
+			return n, err
 		}
 		n++
 	}
