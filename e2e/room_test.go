@@ -30,19 +30,9 @@ func (w testWriter) Write(b []byte) (int, error) {
 }
 
 // room runs a classroom and fails the test unless every terminal came through.
-//
-// A terminal that stood still in its firmware or boot loader until the time was up
-// is given one more try, in a room of its own, which `make test` reports at its end:
-// emulated firmware on a busy machine sometimes gives up its netboot, and then asks
-// nobody again. What the agent or the server did wrong gets no second try, and the
-// logs of the first stay in build/test/e2e.
 func room(t *testing.T, o classroom.Options) *classroom.Report {
 	t.Helper()
 	r := tryRoom(t, o)
-	if why := stuckInFirmware(r); why != "" && o.OnJob == nil {
-		t.Logf("SECOND TRY: %s: %s", t.Name(), why)
-		r = tryRoom(t, o)
-	}
 	if r.ExitCode() != classroom.ExitOK {
 		for _, h := range r.Hosts {
 			t.Errorf("%s (%s): %s, verified %v, local system %v: %s", h.Name, h.Firmware, h.State, h.Verified, h.LocalOS, h.Error)
@@ -50,24 +40,6 @@ func room(t *testing.T, o classroom.Options) *classroom.Report {
 		t.FailNow()
 	}
 	return r
-}
-
-// stuckInFirmware says who stood still outside agent and server; "" when nobody did,
-// or somebody failed in another way.
-func stuckInFirmware(r *classroom.Report) string {
-	why := ""
-	for _, h := range r.Hosts {
-		switch {
-		case h.Good():
-		case !strings.Contains(h.Error, "not finished when the run ended") && !strings.Contains(h.Error, "after its own system was seen"):
-			return ""
-		case h.State != api.StateArmed && h.State != api.StateBooting && !h.State.Good():
-			return ""
-		default:
-			why = fmt.Sprintf("%s (%s) stood still as %s", h.Name, h.Firmware, h.State)
-		}
-	}
-	return why
 }
 
 // tryRoom runs a classroom that must produce a report, good or not.

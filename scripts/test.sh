@@ -57,12 +57,6 @@ own_words() {
 	done
 }
 
-again=$(grep -hoE 'SECOND TRY: .*' "$log" | sort | uniq -c)
-if [ -n "$again" ]; then
-	echo "rooms that were run a second time, because a virtual PC stood still in its firmware:"
-	echo "$again"
-fi
-
 if [ $status -ne 0 ]; then
 	echo
 	echo "FAILED. The whole output is in $log. What failed, each with its last lines:"
