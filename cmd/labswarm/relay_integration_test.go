@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -176,17 +175,8 @@ func (c *campus) cmd(args ...string) []byte {
 // program is a running labswarm, with what it said.
 type program struct {
 	*testnet.Process
-	mu  sync.Mutex
-	log bytes.Buffer
+	log testnet.Output
 }
-
-func (p *program) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.Write(b)
-}
-
-func (p *program) text() string { p.mu.Lock(); defer p.mu.Unlock(); return p.log.String() }
 
 // run starts labswarm on a host, nil = the server's place, until the test ends.
 // Its log is shown when the test has failed.
@@ -198,7 +188,7 @@ func (c *campus) run(name string, h *testnet.Host, args ...string) *program {
 	}
 	p := &program{}
 	cmd := h.Command(c.t.Context(), "labswarm", append(args, "--state-dir", state)...)
-	cmd.Stdout, cmd.Stderr = io.Discard, p
+	cmd.Stdout, cmd.Stderr = io.Discard, &p.log
 	var err error
 	if p.Process, err = testnet.Start(cmd); err != nil {
 		c.t.Fatal(err)
@@ -208,7 +198,7 @@ func (c *campus) run(name string, h *testnet.Host, args ...string) *program {
 			c.t.Error(err)
 		}
 		if c.t.Failed() {
-			c.t.Logf("%s said:\n%s", name, p.text())
+			c.t.Logf("%s said:\n%s", name, p.log.String())
 		}
 	})
 	return p
@@ -336,10 +326,10 @@ func (c *campus) deploy(agent string, relay *program) (api.Slot, int64) {
 		c.t.Fatal(err)
 	}
 	c.cmd("host", "add", "pc7", "--room", "r1", "--mac", strings.TrimSpace(string(mac)), "--uuid", uuid)
-	before := strings.Count(relay.text(), "member of the swarm")
+	before := strings.Count(relay.log.String(), "member of the swarm")
 	c.cmd("job", "create", "--image", "lab", "--room", "r1", "--confirm", "r1")
 	// A PC takes far longer to boot than the relay to hear of the new job.
-	c.until("the relay has the certificate of the job's swarm", func() bool { return strings.Count(relay.text(), "member of the swarm") > before })
+	c.until("the relay has the certificate of the job's swarm", func() bool { return strings.Count(relay.log.String(), "member of the swarm") > before })
 	// The PC's firmware asks for its script.
 	get := fmt.Sprintf(`exec 3<>/dev/tcp/%s/80; printf 'GET /boot.ipxe?uuid=%s&mac=%s HTTP/1.0\r\nHost: s\r\n\r\n' >&3; cat <&3 || true`, // the server may cut the connection after its answer
 		testnet.ServerIP, uuid, strings.TrimSpace(string(mac)))

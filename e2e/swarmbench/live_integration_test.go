@@ -46,6 +46,21 @@ func TestTwoHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rows := benched(t, o, 3)
+	for k, atMost := range []float64{1.5, 1.5, 2.2} { // copies; a loaded machine may make a host switch
+		r := rows[k]
+		if r.Ratio == nil || r.SeedCopies == nil || *r.Ratio < 1 || *r.SeedCopies < 1 || *r.SeedCopies > atMost {
+			t.Errorf("%s: ratio %s, seed copies %s (at most %v), note %q", r.Scheme, show(r.Ratio, 3), show(r.SeedCopies, 3), atMost, r.Note)
+		}
+	}
+	if left := mine(t, dir); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// benched runs a bench and returns the rows of its report, as many as wanted.
+func benched(t *testing.T, o options, want int) []row {
+	t.Helper()
 	var table bytes.Buffer
 	if err := bench(t.Context(), o, &table); err != nil {
 		t.Fatal(err)
@@ -59,18 +74,10 @@ func TestTwoHosts(t *testing.T) {
 	if err := json.Unmarshal(b, &rep); err != nil {
 		t.Fatal(err)
 	}
-	if len(rep.Rows) != 3 {
-		t.Fatalf("%d rows; want 3", len(rep.Rows))
+	if len(rep.Rows) != want {
+		t.Fatalf("%d rows; want %d", len(rep.Rows), want)
 	}
-	for k, atMost := range []float64{1.5, 1.5, 2.2} { // copies; a loaded machine may make a host switch
-		r := rep.Rows[k]
-		if r.Ratio == nil || r.SeedCopies == nil || *r.Ratio < 1 || *r.SeedCopies < 1 || *r.SeedCopies > atMost {
-			t.Errorf("%s: ratio %s, seed copies %s (at most %v), note %q", r.Scheme, show(r.Ratio, 3), show(r.SeedCopies, 3), atMost, r.Note)
-		}
-	}
-	if left := mine(t, dir); len(left) > 0 {
-		t.Errorf("left behind: %q", left)
-	}
+	return rep.Rows
 }
 
 // TestPoison: hosts that serve wrong bytes, few or nearly all. The bench compares
@@ -87,23 +94,8 @@ func TestPoison(t *testing.T) {
 	for i := range o.scenarios {
 		o.scenarios[i].mib = 32 // enough for five wrong cells of a hundred and more each
 	}
-	var table bytes.Buffer
-	if err := bench(t.Context(), o, &table); err != nil {
-		t.Fatal(err)
-	}
-	t.Log(table.String())
-	b, err := os.ReadFile(o.out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rep report
-	if err := json.Unmarshal(b, &rep); err != nil {
-		t.Fatal(err)
-	}
-	if len(rep.Rows) != 2 {
-		t.Fatalf("%d rows; want 2", len(rep.Rows))
-	}
-	for _, r := range rep.Rows {
+	rows := benched(t, o, 2)
+	for _, r := range rows {
 		if r.Ratio == nil {
 			t.Errorf("%s: %s", r.Scenario, r.Note)
 			continue

@@ -4,7 +4,6 @@ package interop
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -17,7 +16,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -278,19 +276,8 @@ type process struct {
 	t     *testing.T
 	name  string
 	lines chan string // of its standard output that begin with DONE
-
-	mu  sync.Mutex
-	log bytes.Buffer
+	log   testnet.Output
 }
-
-// Write keeps standard error.
-func (p *process) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.Write(b)
-}
-
-func (p *process) text() string { p.mu.Lock(); defer p.mu.Unlock(); return p.log.String() }
 
 // start runs cmd until the test ends.
 func (l *lan) start(name string, cmd *exec.Cmd) *process {
@@ -300,7 +287,7 @@ func (l *lan) start(name string, cmd *exec.Cmd) *process {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	cmd.Stdout, cmd.Stderr = w, p
+	cmd.Stdout, cmd.Stderr = w, &p.log
 	p.Process, err = testnet.Start(cmd)
 	if cerr := w.Close(); err == nil {
 		err = cerr
@@ -316,7 +303,7 @@ func (l *lan) start(name string, cmd *exec.Cmd) *process {
 				p.lines <- sc.Text()
 				continue
 			}
-			fmt.Fprintln(p, sc.Text())
+			fmt.Fprintln(&p.log, sc.Text())
 		}
 	}()
 	l.t.Cleanup(p.stop)
@@ -341,9 +328,9 @@ func (p *process) done() string {
 			return line
 		default:
 		}
-		p.t.Fatalf("%s ended: %v\n%s", p.name, p.Err(), p.text())
+		p.t.Fatalf("%s ended: %v\n%s", p.name, p.Err(), p.log.String())
 	case <-time.After(patience):
-		p.t.Fatalf("%s is not done after %v:\n%s", p.name, patience, p.text())
+		p.t.Fatalf("%s is not done after %v:\n%s", p.name, patience, p.log.String())
 	}
 	return ""
 }
@@ -353,11 +340,11 @@ func (p *process) until(what string, cond func() bool) {
 	for end := time.Now().Add(patience); !cond(); time.Sleep(50 * time.Millisecond) {
 		select {
 		case <-p.Done():
-			p.t.Fatalf("%s ended before %s: %v\n%s", p.name, what, p.Err(), p.text())
+			p.t.Fatalf("%s ended before %s: %v\n%s", p.name, what, p.Err(), p.log.String())
 		default:
 		}
 		if time.Now().After(end) {
-			p.t.Fatalf("timed out waiting until %s:\n%s", what, p.text())
+			p.t.Fatalf("timed out waiting until %s:\n%s", what, p.log.String())
 		}
 	}
 }

@@ -130,6 +130,16 @@ func (b *bench) boot(i int) decide.Action {
 	return b.DecideBoot(b.t.Context(), netboot.Request{Proto: decide.ProtoProxy, MAC: fmt.Sprintf("52:54:00:00:00:%02x", i+1)}).Decision.Action
 }
 
+// committed brings host a1 of a new job behind the point of no return.
+func (b *bench) committed() (cert string, req *api.EnrolRequest) {
+	b.t.Helper()
+	b.lab("a1")
+	cert, req := b.agent(0, 1)
+	b.progress(cert, req, api.StateChecking, 1)
+	b.commence(cert, req)
+	return cert, req
+}
+
 // agent enrols host i under a boot number and returns its certificate id.
 func (b *bench) agent(i, boot int) (cert string, req *api.EnrolRequest) {
 	b.t.Helper()
@@ -209,10 +219,7 @@ func TestStalledWriterIsHeldAndResumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, store.NewMem())
 		defer b.end()
-		b.lab("a1")
-		cert, req := b.agent(0, 1)
-		b.progress(cert, req, api.StateChecking, 1)
-		b.commence(cert, req)
+		cert, req := b.committed()
 		for i := range 120 { // alive, but nothing moves
 			b.progress(cert, req, api.StateWriting, 7)
 			if i == 75 && !hasEvent(t, b, "slot_stalled") {
@@ -389,10 +396,7 @@ func TestHostFactsReachTheSwarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, store.NewMem())
 		defer b.end()
-		b.lab("a1")
-		cert, req := b.agent(0, 1)
-		b.progress(cert, req, api.StateChecking, 1)
-		b.commence(cert, req)
+		cert, req := b.committed()
 		p := &api.Progress{BootID: req.BootID, State: api.StateWriting, CellsTotal: 100, CellsHave: 7, Front: 7, InSwarm: true,
 			Brake: api.BrakeDisk, WaitingForPeers: true, Parent: "server", AccusedHosts: []api.Accu{{Host: "a2", Piece: 3}}}
 		if _, err := b.Progress(t.Context(), cert, netip.MustParseAddr("10.0.0.5"), p); err != nil {
