@@ -41,7 +41,7 @@ func File(t testing.TB, path, cure string) {
 func Filesystem(t testing.TB, name string) {
 	t.Helper()
 	// The outcome shows in /proc/filesystems.
-	_ = exec.Command("modprobe", "-q", name).Run()
+	_ = exec.CommandContext(t.Context(), "modprobe", "-q", name).Run()
 	b, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -50,9 +51,14 @@ func TestDisturbed(t *testing.T) {
 
 // TestSeeds plays random swarms, quiet and disturbed.
 func TestSeeds(t *testing.T) {
-	t.Parallel()
-	for seed := range uint64(200) {
-		play(t, Random(seed, 60))
+	const each = 25
+	for first := uint64(0); first < 200; first += each {
+		t.Run(fmt.Sprintf("from %d", first), func(t *testing.T) {
+			t.Parallel()
+			for seed := range uint64(each) {
+				play(t, Random(first+seed, 60))
+			}
+		})
 	}
 }
 

@@ -134,7 +134,7 @@ func (b *bench) boot(i int) decide.Action {
 func (b *bench) committed() (cert string, req *api.EnrolRequest) {
 	b.t.Helper()
 	b.lab("a1")
-	cert, req := b.agent(0, 1)
+	cert, req = b.agent(0, 1)
 	b.progress(cert, req, api.StateChecking, 1)
 	b.commence(cert, req)
 	return cert, req
