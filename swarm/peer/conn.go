@@ -24,6 +24,8 @@ const (
 	maxQueue     = sched.MaxQueue    // requests we queue per peer, announced as reqq
 	plainQueue   = 250               // requests a peer is taken to queue when it does not say
 	maxUnasked   = 4 << 20           // payload bytes nobody asked for before we hang up
+	askingTime   = 5 * time.Minute   // after its last request a peer counts as one that fetches from us
+	youngTime    = time.Minute       // after it has connected
 )
 
 // conn is one peer connection, in either direction. Its reader goroutine is the
@@ -53,6 +55,7 @@ type conn struct {
 	ownID   byte         // its message number for our extension
 	frames  bool         // both sides understand frames
 	wants   bool         // it is interested
+	asked   time.Time    // when it sent its last request
 	serving bool         // we have unchoked it
 	ctrl    bytes.Buffer // messages to send before the next block
 	upq     []upload
@@ -158,6 +161,15 @@ func (c *conn) close(why error) {
 		close(c.gone)
 		shutQuiet(c.nc)
 	})
+}
+
+// hint says a word about a piece that is in ctrl now: at once to a peer that fetches
+// from us, with the next message or at the next tick to one that only watches.
+// Each message on its own wakes both sides. mu is held.
+func (c *conn) hint(now time.Time) {
+	if !c.own || c.src == nil && (now.Sub(c.asked) < askingTime || now.Sub(c.since) < youngTime) {
+		c.push()
+	}
 }
 
 // push wakes the writer.

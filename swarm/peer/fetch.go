@@ -27,11 +27,11 @@ func (n *Node) Reserve(f *sched.Fetch) bool {
 		return false
 	}
 	n.fetches[f.Piece] = &fetch{Fetch: f, buf: buf}
-	if n.early.Tell(n.child, f.Piece, time.Now()) {
+	if now := time.Now(); n.early.Tell(n.child, f.Piece, now) {
 		for o := range n.conns {
 			if o.own && o.src == nil {
 				wire.PutSuggest(&o.ctrl, f.Piece)
-				o.push()
+				o.hint(now)
 			}
 		}
 	}

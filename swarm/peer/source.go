@@ -52,6 +52,9 @@ func (n *Node) look(now time.Time) {
 		if !c.link.Ready() && now.Sub(c.since) > extendedTime {
 			c.settle(wire.Extended{})
 		}
+		if c.ctrl.Len() > 0 {
+			c.push() // hints that were not urgent
+		}
 		if c.src == nil {
 			c.stillThere()
 			continue

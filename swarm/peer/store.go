@@ -100,10 +100,15 @@ func (n *Node) written(f *fetch) (have, front int) {
 		n.frames.put(f.frame)
 		n.frames.release(f.frame)
 	}
-	n.child.Written(f.Fetch, time.Now())
+	now := time.Now()
+	n.child.Written(f.Fetch, now)
 	for c := range n.conns {
 		wire.PutHave(&c.ctrl, f.Piece) // to everybody: planners and seeds count holders
-		c.push()
+		if len(c.upq) > 0 {
+			c.push() // it may wait for this piece
+		} else {
+			c.hint(now)
+		}
 	}
 	if n.have.Full() {
 		close(n.done)

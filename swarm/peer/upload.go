@@ -25,6 +25,7 @@ func (c *conn) request(u upload) error {
 	if u.frame && !c.frames {
 		return fmt.Errorf("%w: request for a frame, which was not agreed on", wire.ErrProtocol)
 	}
+	c.asked = time.Now()
 	switch sched.Admit(c.serving, c.holding(u.piece), len(c.upq), c.fast) {
 	case sched.Queue:
 		c.upq = append(c.upq, u)

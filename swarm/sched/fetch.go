@@ -89,6 +89,9 @@ func (c *Child) Fill(l *Link, now time.Time) {
 		return
 	}
 	depth := int(window.Depth(int64(c.meter.wireRate), l.rtt, c.pieceLen, l.block))
+	if l.openSize > depth-depth/4 {
+		return // requests go in bunches: each message on its own costs both sides a wake-up
+	}
 	for _, f := range l.order { // begun pieces are finished, also by a source we are leaving
 		l.ask(f, depth, now)
 	}
