@@ -73,7 +73,7 @@ func (c *conn) stillThere() {
 	if len(c.upq) == 0 {
 		return
 	}
-	if c.own && c.ctrl.Len() == 0 {
+	if c.own {
 		wire.PutKeepalive(&c.ctrl)
 	}
 	c.push()
