@@ -143,27 +143,36 @@ func (s *Session) Verify(ctx context.Context, note func(done, total int64)) (rea
 	return readback.Proof{}, pieces, nil
 }
 
+// Layout is the partition table as Finish will write it to this disk, and where that puts each partition. It is known
+// once cell 0 is here, that is after Verify.
+func (s *Session) Layout() (*part.Layout, error) {
+	cell0 := s.Storage.Cell0()
+	if cell0 == nil {
+		return nil, errors.New("fit the partition table: cell 0 is not here")
+	}
+	l, err := part.LayoutFor(s.b.Manifest, cell0, s.d.Size())
+	if err != nil {
+		return nil, &api.Fault{Code: api.CodeBadImage, Text: "fit the image's partition table to this disk", Err: err}
+	}
+	return l, nil
+}
+
 // Finish writes the partition table, fitted to the disk, and makes it the last
 // write of all. It demands the proof that the rest of the disk is right.
 func (s *Session) Finish(proof readback.Proof) error {
 	if !proof.Valid() {
 		return errors.New("write the partition table: the disk has not been read back")
 	}
-	m := s.b.Manifest
+	l, err := s.Layout()
+	if err != nil {
+		return err
+	}
 	cell0 := s.Storage.Cell0()
-	t, err := part.ReadHead(cell0, m.Disk.Size, m.Disk.Sector)
-	if err != nil {
-		return &api.Fault{Code: api.CodeBadImage, Text: "read the image's partition table", Err: err}
-	}
-	primary, backup, err := part.Adapt(t, s.d.Size(), false)
-	if err != nil {
-		return &api.Fault{Code: api.CodeBadImage, Text: "fit the partition table to this disk", Err: err}
-	}
-	n := max(s.head, (int64(len(primary))+disk.Align-1)/disk.Align*disk.Align)
+	n := max(s.head, (int64(len(l.Primary))+disk.Align-1)/disk.Align*disk.Align)
 	if n > int64(len(cell0)) {
-		return fmt.Errorf("write the partition table: it has %d bytes", len(primary))
+		return fmt.Errorf("write the partition table: it has %d bytes", len(l.Primary))
 	}
 	head := append([]byte(nil), cell0[:n]...)
-	copy(head, primary)
-	return s.d.WriteTable(head, backup)
+	copy(head, l.Primary)
+	return s.d.WriteTable(head, l.Backup)
 }

@@ -191,7 +191,7 @@ func TestAdapt(t *testing.T) {
 		}
 		// And back: a scan of a bigger disk compares cell 0 with the image.
 		full := append(bytes.Clone(head), make([]byte, HeadSize-len(head))...)
-		if err := Refit(full, c.size, int64(len(b)), 512); err != nil {
+		if err := Refit(full, c.size, int64(len(b)), 512, 0, 0); err != nil {
 			t.Fatalf("Refit = %v", err)
 		}
 		if !bytes.Equal(full[:len(primary)], b[:len(primary)]) {
