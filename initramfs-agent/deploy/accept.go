@@ -125,7 +125,7 @@ func (s *session) check(ctx context.Context, b *bundle.Bundle, d api.Disk) (plan
 	if err != nil {
 		return nil, err
 	}
-	plan = writer.NewPlan(b, d.Bytes, found)
+	plan = writer.NewPlan(b, d.Bytes, found, d.Foreign...)
 	s.mu.Lock()
 	s.plan = plan
 	s.mu.Unlock()

@@ -44,11 +44,14 @@ type Plan struct {
 	have   []bool
 	cell0  []byte
 	dirty  []int64 // zero cells to clear
+	stale  []int64 // pages with the signature of replaced foreign data, bytes
 }
 
 // NewPlan turns what a scan found on a disk of diskBytes into a plan. Cells
-// that Begin will damage count as not there.
-func NewPlan(b *bundle.Bundle, diskBytes int64, found *scan.Result) *Plan {
+// that Begin will damage count as not there. The signatures of foreign, data that
+// the order gives up, are cleared: in free space they would outlive the
+// deployment, and the new system would start somebody's RAID from them.
+func NewPlan(b *bundle.Bundle, diskBytes int64, found *scan.Result, foreign ...api.Mark) *Plan {
 	m := b.Manifest
 	p := &Plan{b: b, head: headLen(m), have: append([]bool(nil), found.Have...), cell0: found.Cell0, dirty: found.ZeroDirty}
 	if p.cell0 == nil {
@@ -60,6 +63,9 @@ func NewPlan(b *bundle.Bundle, diskBytes int64, found *scan.Result) *Plan {
 			p.have[piece] = false
 		}
 	}
+	for _, f := range foreign {
+		p.clearStale(f.At/disk.Align*disk.Align, diskBytes)
+	}
 	for _, ok := range p.have {
 		if ok {
 			p.Counts.CellsKeep++
@@ -70,6 +76,24 @@ func NewPlan(b *bundle.Bundle, diskBytes int64, found *scan.Result) *Plan {
 	p.Counts.CellsZero = len(p.dirty)
 	p.Counts.BytesWrite = int64(p.Counts.CellsWrite+p.Counts.CellsZero) * m.Cell
 	return p
+}
+
+// clearStale plans to zero the page at off, unless the image writes it itself or
+// Invalidate does.
+func (p *Plan) clearStale(off, diskBytes int64) {
+	m := p.b.Manifest
+	for _, e := range m.Used() {
+		if off >= e.Off && off+disk.Align <= e.End() {
+			return
+		}
+	}
+	if off < p.head || off+disk.Align > diskBytes-disk.Tail {
+		return
+	}
+	p.stale = append(p.stale, off)
+	if piece, ok := m.PieceOf(off / m.Cell); ok {
+		p.have[piece] = false
+	}
 }
 
 // headLen is how much of the disk's start is written last: 64 KiB, or up to
@@ -96,6 +120,11 @@ func Begin(ctx context.Context, d Disk, p *Plan, note func(done, total int64)) (
 	m := p.b.Manifest
 	if err := d.Invalidate(p.head); err != nil {
 		return nil, err
+	}
+	for _, off := range p.stale {
+		if err := d.Zero(off, disk.Align); err != nil {
+			return nil, err
+		}
 	}
 	var runs []manifest.Run
 	for _, c := range p.dirty {

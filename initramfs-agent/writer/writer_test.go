@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"labswarm/api"
 	"labswarm/images/fsmap/part"
 	"labswarm/initramfs-agent/agenttest"
 	"labswarm/initramfs-agent/readback"
@@ -232,5 +233,64 @@ func TestWriteErrorEndsIt(t *testing.T) {
 	}
 	if _, err := deploy(t.Context(), im, d); !errors.Is(err, bad) {
 		t.Errorf("deployment on a failing disk = %v", err)
+	}
+}
+
+// TestStaleSignaturesAreCleared: the superblock of a RAID that the order gives up lies in space the image does not
+// use; left there, the new system would start the RAID, and the next job would refuse the disk.
+func TestStaleSignaturesAreCleared(t *testing.T) {
+	im := agenttest.New(t, agenttest.Options{Cells: 40, Seed: 3})
+	m := im.Bundle.Manifest
+	d := agenttest.NewMemDisk(garbage(int64(len(im.Raw))+2<<20, 4))
+	if _, err := deploy(t.Context(), im, d); err != nil {
+		t.Fatal(err)
+	}
+	d.Reboot()
+	var at []int64 // pages: in free space, in a used extent, in the table's head, in the tail
+	for i, e := range m.Used()[1:] {
+		if gap := m.Used()[i].End(); e.Off-gap >= 8192 {
+			at = append(at, gap)
+			break
+		}
+	}
+	if len(at) == 0 {
+		t.Fatal("the image has no hole")
+	}
+	last := m.Used()[len(m.Used())-1]
+	at = append(at, last.Off, 4096, d.Size()-8192)
+	copy(d.Medium()[at[0]:], "\xfc\x4e\x2b\xa9")
+	found, err := scan.Run(t.Context(), d, im.Bundle, ignore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var marks []api.Mark
+	for _, off := range at {
+		marks = append(marks, api.Mark{Kind: "mdraid", At: off + 512})
+	}
+	p := NewPlan(im.Bundle, d.Size(), found, marks...)
+	if len(p.stale) != 1 || p.stale[0] != at[0] {
+		t.Fatalf("pages to clear: %v; want %d alone", p.stale, at[0])
+	}
+	s, err := Begin(t.Context(), d, p, ignore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range m.Pieces() {
+		if !s.Storage.Have(i) {
+			if err := s.Storage.WritePiece(i, im.Piece(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	proof, _, err := s.Verify(t.Context(), ignore)
+	if err != nil || !proof.Valid() {
+		t.Fatal(err)
+	}
+	if err := s.Finish(proof); err != nil {
+		t.Fatal(err)
+	}
+	finished(t, im, d.Medium())
+	if bytes.Equal(d.Medium()[at[0]:at[0]+4], []byte("\xfc\x4e\x2b\xa9")) {
+		t.Error("the signature is still there")
 	}
 }
