@@ -280,6 +280,10 @@ func TestRefuses(t *testing.T) {
 		"two extended":        {set(m, 446+16+4, 5), ErrUnsupported},
 		"overlap":             {set(m, 446+16+8, 0, 9), ErrDamaged},
 		"starts at 0":         {set(m, 446+8, 0, 0, 0, 0), ErrDamaged},
+		"GPT overlap":         {fixSums(set(g, 1024+128+40, 0xff, 0xff)), ErrDamaged},
+		"GPT in its table":    {fixSums(set(g, 1024+32, 3, 0)), ErrDamaged},
+		"chain back":          {set(m, 40960*512+446+16+4, 5, 0, 0, 0, 0, 0x20, 0, 0, 1, 0, 0, 0), ErrDamaged},
+		"chain to itself":     {set(m, 40960*512+446+16+4, 5, 0, 0, 0, 0, 0x50, 0, 0, 1, 0, 0, 0), ErrDamaged},
 	} {
 		_, err := Read(bytes.NewReader(c.b), int64(len(c.b)), 0)
 		if !errors.Is(err, c.want) {
