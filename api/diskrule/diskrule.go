@@ -110,6 +110,8 @@ func veto(d api.Disk, w Want) *api.Fault {
 	if w.Resume {
 		return nil
 	}
+	bare := d
+	bare.Foreign = nil // told in the sentence
 	var kinds []string
 	for _, m := range d.Foreign {
 		if slices.ContainsFunc(w.Own, func(o api.Mark) bool { return o.Kind == m.Kind && o.Off == m.Off }) {
@@ -126,7 +128,7 @@ func veto(d api.Disk, w Want) *api.Fault {
 		return nil
 	}
 	return &api.Fault{Code: api.CodeDiskForeign, Text: fmt.Sprintf("nothing was written: the disk holds %s, which may be a part of data on other disks or locked on purpose; if it can go, make the job with --replace-foreign %s; the disk is %s",
-		Marks(d.Foreign), strings.Join(kinds, ","), List([]api.Disk{d}))}
+		Marks(d.Foreign), strings.Join(kinds, ","), List([]api.Disk{bare}))}
 }
 
 // Unexpected returns the marks that were not among those an order knew: data that came to the disk, or to its place,

@@ -10,9 +10,10 @@ import (
 // markGrow marks the one partition that takes the room a bigger disk has more, if there is one: the last on the disk,
 // when it holds a Linux system or Windows data. Firmware, recovery, swap and encrypted partitions are left as they
 // are, and so is a logical partition, whose size stands in records that are compared with the image.
-func markGrow(t *part.Table, parts []manifest.Part) {
+// end is where the last partition ends, an MBR's extended one included, in bytes.
+func markGrow(label string, end int64, parts []manifest.Part) {
 	for i, p := range parts {
-		if p.Start+p.Size == t.End() && growable(t.Label, p) {
+		if p.Start+p.Size == end && growable(label, p) {
 			parts[i].Grow = true
 			return
 		}

@@ -1,53 +1,47 @@
 package library
 
 import (
-	"bytes"
-	"os"
-	"strings"
 	"testing"
 
-	"labswarm/images/fixture"
 	"labswarm/images/fsmap/part"
 	"labswarm/images/manifest"
-	"labswarm/internal/testreq"
 )
 
 func TestMarkGrow(t *testing.T) {
-	k := fixture.New(t, testreq.Tool)
-	const linux, data = "0FC63DAF-8483-4772-8E79-3D69D8477DE4", "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
+	const linux, data = "0fc63daf-8483-4772-8e79-3d69d8477de4", "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"
+	// p is the n-th of partitions that stand one behind the other, 1 MiB each.
+	p := func(n int, typ, fs string) manifest.Part { return manifest.Part{N: n, Type: typ, FS: fs} }
 	for _, tc := range []struct {
-		name, script string
-		fs           []string
-		want         int // number of the partition that grows
+		name  string
+		label string
+		parts []manifest.Part
+		rest  int64 // of an extended partition behind them, bytes
+		want  int   // number of the partition that grows
 	}{
-		{"Linux root last", "label: gpt\nsize=8192,type=U\ntype=" + linux, []string{"fat32", "ext4"}, 2},
-		{"root on XFS", "label: gpt\ntype=" + linux, []string{"xfs"}, 1},
-		{"root on Btrfs", "label: gpt\ntype=" + linux, []string{"btrfs"}, 1},
-		{"numbered out of order", "label: gpt\n2: size=8192,type=" + linux + "\n1: type=" + linux, []string{"ext4", "ext4"}, 1},
-		{"Windows data last", "label: gpt\nsize=8192,type=U\ntype=" + data, []string{"fat32", "ntfs"}, 2},
-		{"Windows with its recovery last", "label: gpt\nsize=8192,type=" + data + "\ntype=DE94BBA4-06D1-4D40-A16A-BFD50179D6AC", []string{"ntfs", "ntfs"}, 0},
-		{"swap last", "label: gpt\nsize=8192,type=" + linux + "\ntype=S", []string{"ext4", "swap"}, 0},
-		{"LUKS last", "label: gpt\ntype=" + linux, []string{"luks"}, 0},
-		{"EFI partition last", "label: gpt\nsize=8192,type=" + linux + "\ntype=U", []string{"ext4", "ext4"}, 0},
-		{"MBR, primary", "label: dos\nsize=8192,type=83\ntype=83", []string{"ext4", "ext4"}, 2},
-		{"MBR, Windows", "label: dos\ntype=7", []string{"ntfs"}, 1},
-		{"MBR, logical", "label: dos\nsize=8192,type=83\ntype=5\ntype=83", []string{"ext4", "ext4"}, 0},
+		{"Linux root last", "gpt", []manifest.Part{p(1, part.TypeESP, "fat32"), p(2, linux, "ext4")}, 0, 2},
+		{"root on XFS", "gpt", []manifest.Part{p(1, linux, "xfs")}, 0, 1},
+		{"root on Btrfs", "gpt", []manifest.Part{p(1, linux, "btrfs")}, 0, 1},
+		{"numbered out of order", "gpt", []manifest.Part{p(2, linux, "ext4"), p(1, linux, "ext4")}, 0, 1},
+		{"Windows data last", "gpt", []manifest.Part{p(1, part.TypeESP, "fat32"), p(2, part.TypeMSR, "none"), p(3, data, "ntfs")}, 0, 3},
+		{"Windows with its recovery last", "gpt", []manifest.Part{p(1, data, "ntfs"), p(2, part.TypeWinRE, "ntfs")}, 0, 0},
+		{"swap last", "gpt", []manifest.Part{p(1, linux, "ext4"), p(2, "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f", "swap")}, 0, 0},
+		{"LUKS last", "gpt", []manifest.Part{p(1, linux, "luks")}, 0, 0},
+		{"nobody knows what is last", "gpt", []manifest.Part{p(1, linux, "ext4"), p(2, linux, "unknown")}, 0, 0},
+		{"EFI partition last", "gpt", []manifest.Part{p(1, linux, "ext4"), p(2, part.TypeESP, "ext4")}, 0, 0},
+		{"MBR, primary", "mbr", []manifest.Part{p(1, "83", "ext4"), p(2, "83", "ext4")}, 0, 2},
+		{"MBR, Windows", "mbr", []manifest.Part{p(1, "07", "ntfs")}, 0, 1},
+		{"MBR, Windows with its recovery last", "mbr", []manifest.Part{p(1, "07", "ntfs"), p(2, "27", "ntfs")}, 0, 0},
+		{"MBR, logical", "mbr", []manifest.Part{p(1, "83", "ext4"), p(5, "83", "ext4")}, 0, 0},
+		{"MBR, an extended one goes on behind", "mbr", []manifest.Part{p(1, "83", "ext4"), p(2, "83", "ext4")}, 1 << 20, 0},
 	} {
-		b, err := os.ReadFile(k.Disk(32<<20, tc.script+"\n", nil))
-		if err != nil {
-			t.Fatal(err)
+		end := int64(1 << 20)
+		for i := range tc.parts {
+			tc.parts[i].Start, tc.parts[i].Size = end, 1<<20
+			end += 1 << 20
 		}
-		tab, err := part.Read(bytes.NewReader(b), int64(len(b)), 512)
-		if err != nil || len(tab.Parts) != len(tc.fs) {
-			t.Fatalf("%s: %d partitions, %v", tc.name, len(tab.Parts), err)
-		}
-		var parts []manifest.Part
-		for i, e := range tab.Parts {
-			parts = append(parts, manifest.Part{N: e.N, Start: e.Start, Size: e.Size, Type: strings.ToLower(e.Type), FS: tc.fs[i]})
-		}
-		markGrow(tab, parts)
+		markGrow(tc.label, end+tc.rest, tc.parts)
 		got := 0
-		for _, p := range parts {
+		for _, p := range tc.parts {
 			if p.Grow {
 				got = got*100 + p.N
 			}

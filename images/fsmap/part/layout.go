@@ -27,6 +27,9 @@ func LayoutFor(m *manifest.Manifest, cell0 []byte, size int64) (*Layout, error) 
 	}
 	l := &Layout{Parts: slices.Clone(m.Parts)}
 	n, was := grows(m)
+	if size <= m.Disk.Size { // free space that the source's owner left there stays free
+		n = 0
+	}
 	if l.Primary, l.Backup, err = Adapt(t, size, n != 0); err != nil {
 		return nil, err
 	}
