@@ -254,21 +254,6 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, ke
 	return ev, err
 }
 
-// wanted is what host and job say of the disk together.
-func wanted(h api.Host, rule string) (diskrule.Want, error) {
-	var w diskrule.Want
-	for _, text := range []string{h.Disk, rule} {
-		r, err := diskrule.Parse(text)
-		if err != nil {
-			return w, badRequest(api.CodeUsage, "host %s: %v", h.Name, err)
-		}
-		if !r.Zero() {
-			w.Rules = append(w.Rules, r)
-		}
-	}
-	return w, nil
-}
-
 // bootLink is the speed of the interface a machine booted from, Mb/s; of its
 // only wired one when it does not know which; 0 = unknown.
 func bootLink(ev api.Evidence) int {

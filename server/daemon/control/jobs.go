@@ -13,7 +13,6 @@ import (
 
 	"labswarm/api"
 	"labswarm/api/diskrule"
-	"labswarm/images/fsmap/sig"
 	"labswarm/server/event"
 	"labswarm/server/inventory"
 	"labswarm/server/job"
@@ -162,19 +161,6 @@ func checkCreate(req *api.JobCreate, img ImageInfo) error {
 		return badRequest(api.CodeUsage, "%d attempts: at most %d", req.MaxAttempts, maxAttempts)
 	}
 	return checkDisk(req)
-}
-
-// checkDisk checks what a job says of the hosts' disks.
-func checkDisk(req *api.JobCreate) error {
-	if _, err := diskrule.Parse(req.Disk); err != nil {
-		return badRequest(api.CodeUsage, "%v", err)
-	}
-	for _, k := range req.ReplaceForeign {
-		if !slices.Contains(sig.Kinds(), k) {
-			return badRequest(api.CodeUsage, "replace-foreign %q is unknown; name what may be overwritten, of %s", k, strings.Join(sig.Kinds(), ", "))
-		}
-	}
-	return nil
 }
 
 // newJob fills in a record.
@@ -368,7 +354,7 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 		return err
 	}
 	_, err := event.Append(tx, api.Event{Time: now.UTC(), Level: "info", Code: "job_created", Job: j.ID, Room: j.Room,
-		Text: fmt.Sprintf("job created: image %s/%s, %d hosts", j.Image, j.Version, len(hosts))})
+		Text: fmt.Sprintf("job created: image %s/%s, %d hosts", j.Image, j.Version, len(hosts)) + diskText(j)})
 	return err
 }
 
