@@ -51,6 +51,8 @@ type Want struct {
 	Own []api.Mark
 	// Resume: this job has begun to write this host before, so that nothing old is left on it to lose.
 	Resume bool
+	// Read: the disk is only read. Any sector size will do, and nothing on it is at risk.
+	Read bool
 }
 
 // Pick names the one disk that may be written: of the disks that the rules allow the only one that fits. Anything
@@ -77,7 +79,7 @@ func Pick(disks []api.Disk, w Want) (*api.Disk, *api.Fault) {
 			continue
 		}
 		large = append(large, d)
-		if d.Sector == w.Sector {
+		if d.Sector == w.Sector || w.Read {
 			fit = append(fit, d)
 		}
 	}
@@ -107,7 +109,7 @@ func Pick(disks []api.Disk, w Want) (*api.Disk, *api.Fault) {
 
 // veto refuses a disk with somebody's data that the job does not give up by name.
 func veto(d api.Disk, w Want) *api.Fault {
-	if w.Resume {
+	if w.Resume || w.Read {
 		return nil
 	}
 	bare := d

@@ -158,6 +158,8 @@ func TestPick(t *testing.T) {
 		{name: "the image's own", disks: []api.Disk{with(big, lvm)}, set: func(w *Want) { w.Own = []api.Mark{{Kind: "lvm", Off: 1 << 20}} }, want: "S1"},
 		{name: "the image's own elsewhere", disks: []api.Disk{with(big, lvm)}, set: func(w *Want) { w.Own = []api.Mark{{Kind: "lvm", Off: 2 << 20}} }, code: api.CodeDiskForeign},
 		{name: "begun before", disks: []api.Disk{with(big, lvm)}, set: func(w *Want) { w.Resume = true }, want: "S1"},
+		{name: "only read", disks: []api.Disk{with(big, func(d *api.Disk) { lvm(d); d.Sector = 4096 })}, set: func(w *Want) { w.Read = true }, want: "S1"},
+		{name: "only read, but which", disks: []api.Disk{big, other}, set: func(w *Want) { w.Read = true }, code: api.CodeAmbiguous},
 		{name: "foreign data does not tell disks apart", disks: []api.Disk{with(big, lvm), other}, code: api.CodeAmbiguous, words: []string{"lvm (sda3)"}},
 		{name: "cannot be read", disks: []api.Disk{with(big, func(d *api.Disk) { d.Foreign = []api.Mark{{Kind: api.MarkUnreadable, Where: "input/output error"}} })},
 			set: func(w *Want) { w.Replace = []string{api.MarkUnreadable} }, code: api.CodeDiskRead, words: []string{"input/output error"}},

@@ -1,9 +1,8 @@
-package library
+package part
 
 import (
 	"testing"
 
-	"labswarm/images/fsmap/part"
 	"labswarm/images/manifest"
 )
 
@@ -18,16 +17,16 @@ func TestMarkGrow(t *testing.T) {
 		rest  int64 // of an extended partition behind them, bytes
 		want  int   // number of the partition that grows
 	}{
-		{"Linux root last", "gpt", []manifest.Part{p(1, part.TypeESP, "fat32"), p(2, linux, "ext4")}, 0, 2},
+		{"Linux root last", "gpt", []manifest.Part{p(1, TypeESP, "fat32"), p(2, linux, "ext4")}, 0, 2},
 		{"root on XFS", "gpt", []manifest.Part{p(1, linux, "xfs")}, 0, 1},
 		{"root on Btrfs", "gpt", []manifest.Part{p(1, linux, "btrfs")}, 0, 1},
 		{"numbered out of order", "gpt", []manifest.Part{p(2, linux, "ext4"), p(1, linux, "ext4")}, 0, 1},
-		{"Windows data last", "gpt", []manifest.Part{p(1, part.TypeESP, "fat32"), p(2, part.TypeMSR, "none"), p(3, data, "ntfs")}, 0, 3},
-		{"Windows with its recovery last", "gpt", []manifest.Part{p(1, data, "ntfs"), p(2, part.TypeWinRE, "ntfs")}, 0, 0},
+		{"Windows data last", "gpt", []manifest.Part{p(1, TypeESP, "fat32"), p(2, TypeMSR, "none"), p(3, data, "ntfs")}, 0, 3},
+		{"Windows with its recovery last", "gpt", []manifest.Part{p(1, data, "ntfs"), p(2, TypeWinRE, "ntfs")}, 0, 0},
 		{"swap last", "gpt", []manifest.Part{p(1, linux, "ext4"), p(2, "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f", "swap")}, 0, 0},
 		{"LUKS last", "gpt", []manifest.Part{p(1, linux, "luks")}, 0, 0},
 		{"nobody knows what is last", "gpt", []manifest.Part{p(1, linux, "ext4"), p(2, linux, "unknown")}, 0, 0},
-		{"EFI partition last", "gpt", []manifest.Part{p(1, linux, "ext4"), p(2, part.TypeESP, "ext4")}, 0, 0},
+		{"EFI partition last", "gpt", []manifest.Part{p(1, linux, "ext4"), p(2, TypeESP, "ext4")}, 0, 0},
 		{"MBR, primary", "mbr", []manifest.Part{p(1, "83", "ext4"), p(2, "83", "ext4")}, 0, 2},
 		{"MBR, Windows", "mbr", []manifest.Part{p(1, "07", "ntfs")}, 0, 1},
 		{"MBR, Windows with its recovery last", "mbr", []manifest.Part{p(1, "07", "ntfs"), p(2, "27", "ntfs")}, 0, 0},
@@ -39,7 +38,7 @@ func TestMarkGrow(t *testing.T) {
 			tc.parts[i].Start, tc.parts[i].Size = end, 1<<20
 			end += 1 << 20
 		}
-		markGrow(tc.label, end+tc.rest, tc.parts)
+		MarkGrow(&Table{Label: tc.label, end: end + tc.rest}, tc.parts)
 		got := 0
 		for _, p := range tc.parts {
 			if p.Grow {
