@@ -11,7 +11,7 @@ type Host struct {
 	Room     string    `json:"room"`
 	MAC      string    `json:"mac"`
 	UUID     string    `json:"uuid"`           // SMBIOS UUID, "" = not known yet
-	Disk     string    `json:"disk,omitempty"` // serial or WWN the admin chose; "" = the only disk that fits
+	Disk     string    `json:"disk,omitempty"` // disk rule (docs/OPERATIONS.md); "" = the only disk that fits
 	Exclude  bool      `json:"exclude,omitempty"`
 	Style    string    `json:"boot_style,omitempty"` // "", silent, chain
 	Added    time.Time `json:"added"`
@@ -57,8 +57,12 @@ type JobCreate struct {
 	Confirm     string   `json:"confirm"` // the typed room name; for named hosts the image name
 	After       string   `json:"after"`   // reboot (default), poweroff
 	ExpiresInS  int64    `json:"expires_in_s"`
-	MaxAttempts int      `json:"max_attempts"` // 0 = 3
-	DryRun      bool     `json:"dry_run"`      // plan only, nothing is stored
+	MaxAttempts int      `json:"max_attempts"`   // 0 = 3
+	DryRun      bool     `json:"dry_run"`        // plan only, nothing is stored
+	Disk        string   `json:"disk,omitempty"` // disk rule for all its hosts, beside each host's own
+	// ReplaceForeign lists the kinds of foreign data that may be overwritten
+	// (Mark.Kind). Without them a disk that holds any is refused.
+	ReplaceForeign []string `json:"replace_foreign,omitempty"`
 }
 
 // JobPlanHost is one line of a dry run.

@@ -13,7 +13,21 @@ type Disk struct {
 	ReadOnly  bool   `json:"read_only"`      //
 	InUse     string `json:"in_use"`         // mounts, holders; "" = free
 	Note      string `json:"note,omitempty"` // why it was left out of the candidates
+	Foreign   []Mark `json:"foreign,omitempty"`
 }
+
+// Mark is a sign on a disk that its data is part of something bigger, or locked:
+// a member of a RAID or a pool, an encrypted volume. Such a disk is written only
+// when the job says so.
+type Mark struct {
+	Kind  string `json:"kind"`  // bitlocker, luks, lvm, zfs, mdraid, fwraid, winpool, btrfspool; unreadable = nobody could look
+	Off   int64  `json:"off"`   // where its partition begins, bytes; 0 = the whole disk
+	At    int64  `json:"at"`    // where its signature stands, bytes from the start of the disk
+	Where string `json:"where"` // for people: nvme0n1p3, the whole disk
+}
+
+// MarkUnreadable is the Kind of a disk that could not be looked at.
+const MarkUnreadable = "unreadable"
 
 // NIC is one network interface, with its permanent address.
 type NIC struct {

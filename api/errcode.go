@@ -23,6 +23,7 @@ const (
 	CodeBadImage     = "IM" // manifest, signature or torrent do not fit together
 	CodeDiskSector   = "DZ" // 512/4096 logical sector mismatch
 	CodeAmbiguous    = "DA" // more than one disk fits
+	CodeDiskForeign  = "DF" // it is part of a RAID, a pool, or encrypted, and the job does not say to replace that
 
 	CodeUsage        = "usage"
 	CodeNotFound     = "not_found"

@@ -16,6 +16,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"labswarm/api"
 )
 
 // Types separate the domains of signatures: no signed object can be played as
@@ -74,24 +76,27 @@ type Swarm struct {
 
 // Order is the instruction for one host in one boot.
 type Order struct {
-	V             int      `json:"v"` // 1
-	ID            string   `json:"order_id"`
-	ServerKeyID   string   `json:"server_key_id"`
-	IssuedAt      string   `json:"issued_at"` // for the log only: no clock is trusted
-	Job           uint64   `json:"job_id"`
-	Attempt       int      `json:"attempt"`
-	FenceEpoch    string   `json:"fence_epoch"` // random, new after each restore of the store
-	FenceFloor    uint64   `json:"fence_floor"` // a commence must carry a greater fence
-	Host          HostID   `json:"host"`
-	BootID        string   `json:"boot_id"`
-	AgentNonce    string   `json:"agent_nonce"`
-	Disk          DiskID   `json:"disk"`
-	Image         ImageRef `json:"image"`
-	Swarm         Swarm    `json:"swarm"`
-	Scope         string   `json:"scope"` // disk
-	Mode          string   `json:"mode"`  // delta
-	After         string   `json:"after"` // reboot, poweroff
-	ExpiresAfterS int64    `json:"expires_after_s"`
+	V           int    `json:"v"` // 1
+	ID          string `json:"order_id"`
+	ServerKeyID string `json:"server_key_id"`
+	IssuedAt    string `json:"issued_at"` // for the log only: no clock is trusted
+	Job         uint64 `json:"job_id"`
+	Attempt     int    `json:"attempt"`
+	FenceEpoch  string `json:"fence_epoch"` // random, new after each restore of the store
+	FenceFloor  uint64 `json:"fence_floor"` // a commence must carry a greater fence
+	Host        HostID `json:"host"`
+	BootID      string `json:"boot_id"`
+	AgentNonce  string `json:"agent_nonce"`
+	Disk        DiskID `json:"disk"`
+	// Replace is the foreign data on that disk which may be overwritten; any other
+	// found there is a reason to refuse.
+	Replace       []api.Mark `json:"replace,omitempty"`
+	Image         ImageRef   `json:"image"`
+	Swarm         Swarm      `json:"swarm"`
+	Scope         string     `json:"scope"` // disk
+	Mode          string     `json:"mode"`  // delta
+	After         string     `json:"after"` // reboot, poweroff
+	ExpiresAfterS int64      `json:"expires_after_s"`
 }
 
 // Commence lets one verified order begin to write.

@@ -96,7 +96,8 @@ func buildAgent(t *testing.T) string {
 	return bin
 }
 
-func newCampus(t *testing.T) *campus {
+// newPlace is the server's namespace and folder alone.
+func newPlace(t *testing.T) *campus {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lsr") //nolint:usetesting // short: a socket path has 107 bytes
 	if err != nil {
@@ -118,6 +119,13 @@ func newCampus(t *testing.T) *campus {
 			t.Error(err)
 		}
 	})
+	return c
+}
+
+func newCampus(t *testing.T) *campus {
+	t.Helper()
+	c := newPlace(t)
+	var err error
 	for _, h := range []**testnet.Host{&c.relay, &c.pc} {
 		if *h, err = c.net.AddHost(t.Context()); err != nil {
 			t.Fatal(err)

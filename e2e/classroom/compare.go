@@ -38,7 +38,8 @@ func (e *DifferError) Error() string {
 // the same on the raw disk, without any of labswarm's own readers:
 //
 //   - the partition tables are read by sfdisk and must list the same partitions
-//     (the second GPT lies elsewhere on a bigger disk, so its bytes are not compared);
+//     (the second GPT lies elsewhere on a bigger disk, so its bytes are not compared,
+//     and the last one may have grown to a multiple of 1 MiB);
 //   - the boot code in LBA 0 and, on MBR disks, the gap before the first partition,
 //     where GRUB's core lies, must be equal;
 //   - which blocks of ext2/3/4 are used is what dumpe2fs says; an allocated block
@@ -59,6 +60,7 @@ func CompareDisk(ctx context.Context, image, disk string) (*Comparison, error) {
 	if err != nil {
 		return nil, &DifferError{Disk: disk, Where: "the partition table", Detail: err.Error()}
 	}
+	got.shrink(want)
 	if d := cmp.Diff(want, got); d != "" {
 		return nil, &DifferError{Disk: disk, Where: "the partition table", Detail: "(-image +disk)\n" + d}
 	}
@@ -161,6 +163,23 @@ func (t *table) firstStart() int64 {
 		first = min(first, p.Start)
 	}
 	return first
+}
+
+// shrink takes back what the last partition may have grown by on a bigger disk.
+func (t *table) shrink(image *table) {
+	if len(t.Partitions) == 0 || len(t.Partitions) != len(image.Partitions) {
+		return
+	}
+	last := 0
+	for i, p := range t.Partitions {
+		if p.Start > t.Partitions[last].Start {
+			last = i
+		}
+	}
+	p, was := &t.Partitions[last], image.Partitions[last]
+	if p.Size > was.Size && p.span(t.Sector).to%(1<<20) == 0 {
+		p.Size = was.Size
+	}
 }
 
 func readTable(ctx context.Context, file string) (*table, error) {

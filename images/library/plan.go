@@ -50,6 +50,7 @@ func makePlan(s *source, force []string) (*plan, error) {
 	if len(p.used) > manifest.MaxExtents {
 		return nil, fmt.Errorf("disk image %q: %w", s.path, manifest.ErrTooManyExtents)
 	}
+	part.MarkGrow(t, p.parts)
 	p.boot = p.bootMode(s)
 	return p, nil
 }

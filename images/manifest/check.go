@@ -101,6 +101,10 @@ func (m *Manifest) checkParts() error {
 	}
 	sector := int64(m.Disk.Sector)
 	seen := map[int]bool{}
+	last := int64(0)
+	for _, p := range m.Parts {
+		last = max(last, p.Start+p.Size)
+	}
 	for _, p := range m.Parts {
 		if p.N < 1 || p.N > MaxParts || seen[p.N] {
 			return fmt.Errorf("partition number %d is out of range or repeated", p.N)
@@ -116,6 +120,9 @@ func (m *Manifest) checkParts() error {
 		if !isHex(p.Attrs, 16) || (p.GUID != "" && !guidRE.MatchString(p.GUID)) ||
 			(!guidRE.MatchString(p.Type) && !isHex(p.Type, 2)) {
 			return fmt.Errorf("partition %d: malformed type, guid or attrs", p.N)
+		}
+		if p.Grow && p.Start+p.Size != last {
+			return fmt.Errorf("partition %d is to grow but is not the last on the disk", p.N)
 		}
 		if !slices.Contains([]string{"reader", "header", "whole", "none"}, p.Map) {
 			return fmt.Errorf("partition %d: map %q is unknown", p.N, p.Map)

@@ -61,11 +61,11 @@ func Tables(v *library.Version, size int64) (primary, backup []byte, err error) 
 	if err := v.ReadPiece(piece, buf); err != nil {
 		return nil, nil, err
 	}
-	t, err := part.ReadHead(buf, m.Disk.Size, m.Disk.Sector)
+	l, err := part.LayoutFor(m, buf, size)
 	if err != nil {
 		return nil, nil, err
 	}
-	return part.Adapt(t, size, false)
+	return l.Primary, l.Backup, nil
 }
 
 func writeCells(ctx context.Context, v *library.Version, f *os.File, size int64) error {
@@ -125,7 +125,7 @@ func Check(ctx context.Context, m *manifest.Manifest, f *os.File) (bad []int64, 
 		}
 		if cell == 0 && st.Size() != m.Disk.Size {
 			// An unreadable table leaves the buffer alone, and the hash then tells.
-			_ = part.Refit(buf, st.Size(), m.Disk.Size, m.Disk.Sector)
+			_ = part.Unfit(m, buf, st.Size())
 		}
 		state, err := masker.CheckCell(buf, cell)
 		if err != nil {

@@ -28,6 +28,7 @@ type Options struct {
 	Cell   int64 // 0 = 256 KiB, the smallest
 	Cells  int   // size of the disk in cells; 0 = 24
 	Seed   uint64
+	Grow   bool // its partition takes the rest of a bigger disk
 }
 
 // Image is an image version with its content.
@@ -94,7 +95,7 @@ func seal(t testing.TB, o Options, raw []byte, used []manifest.Extent, start, en
 		Disk: manifest.Disk{Size: size, Sector: o.Sector, Label: "gpt", GUID: "11111111-2222-3333-4444-555555555555", MinSize: end + 1<<20},
 		Cell: o.Cell, Boot: "unknown", Codec: "none", Forced: []string{},
 		Parts: []manifest.Part{{N: 1, Start: start, Size: end - start, Type: "0fc63daf-8483-4772-8e79-3d69d8477de4",
-			GUID: "66666666-7777-8888-9999-aaaaaaaaaaaa", Attrs: "0000000000000000", FS: "unknown", Map: "whole", Clean: true, UsedBytes: end - start}},
+			GUID: "66666666-7777-8888-9999-aaaaaaaaaaaa", Attrs: "0000000000000000", FS: "unknown", Map: "whole", Clean: true, UsedBytes: end - start, Grow: o.Grow}},
 		UsedList: used, Cells: []manifest.Run{}, Zero: []manifest.Run{},
 	}
 	masker := mask.FromUsed(used)

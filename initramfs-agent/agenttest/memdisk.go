@@ -13,19 +13,23 @@ import (
 var ErrPowerCut = errors.New("power cut")
 
 // MemDisk is a disk with a volatile write cache. It keeps the rules of
-// disk.Writable and counts writes; at a chosen one the power goes, and of the
-// writes since the last flush only some have reached the medium, maybe torn.
+// disk.Writable, takes its steps, and counts writes; at a chosen one the power
+// goes, and of the writes since the last flush only some have reached the
+// medium, in any order, maybe torn.
 type MemDisk struct {
 	CutAfter int                  // number of writes that succeed; 0 = all
 	Rand     *rand.Rand           // decides what survives a cut
 	Careless bool                 // Invalidate does nothing: the negative control of the power-cut test
 	Lie      func(off int64) bool // true: the write at off is acknowledged and forgotten
+	NoFlush  int                  // number of the flush that is acknowledged and not done, from 1; 0 = none
 
 	mu     sync.Mutex
 	medium []byte
 	cache  []write // not flushed, in order
 	head   int64
 	writes int
+	flushs int
+	cached int64
 	Fail   func(off int64) error // error of the write at off
 }
 
@@ -43,6 +47,16 @@ func (d *MemDisk) Size() int64 { return int64(len(d.medium)) }
 // Writes is the number of writes so far.
 func (d *MemDisk) Writes() int { d.mu.Lock(); defer d.mu.Unlock(); return d.writes }
 
+// Flushes is the number of flushes so far.
+func (d *MemDisk) Flushes() int { d.mu.Lock(); defer d.mu.Unlock(); return d.flushs }
+
+// Cached is how many bytes were read that only the volatile cache held: what
+// was proven by such a read is proven of nothing.
+func (d *MemDisk) Cached() int64 { d.mu.Lock(); defer d.mu.Unlock(); return d.cached }
+
+// Cut is a power cut now.
+func (d *MemDisk) Cut() { d.mu.Lock(); defer d.mu.Unlock(); d.cut() }
+
 // Medium is what a disk holds after a power cut: what was flushed, and what
 // the cut let through.
 func (d *MemDisk) Medium() []byte { d.mu.Lock(); defer d.mu.Unlock(); return d.medium }
@@ -51,7 +65,7 @@ func (d *MemDisk) Medium() []byte { d.mu.Lock(); defer d.mu.Unlock(); return d.m
 func (d *MemDisk) Reboot() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.head, d.CutAfter, d.writes, d.cache = 0, 0, 0, nil
+	d.head, d.CutAfter, d.writes, d.flushs, d.cached, d.cache, d.NoFlush = 0, 0, 0, 0, 0, nil, 0
 }
 
 // ReadAt reads through the cache, like a disk does.
@@ -66,6 +80,7 @@ func (d *MemDisk) ReadAt(buf []byte, off int64) error {
 		lo, hi := max(off, w.off), min(off+int64(len(buf)), w.off+int64(len(w.data)))
 		if lo < hi {
 			copy(buf[lo-off:hi-off], w.data[lo-w.off:])
+			d.cached += hi - lo
 		}
 	}
 	return nil
@@ -118,6 +133,9 @@ func (d *MemDisk) flush() error {
 		d.cut()
 		return ErrPowerCut
 	}
+	if d.flushs++; d.flushs == d.NoFlush {
+		return nil
+	}
 	for _, w := range d.cache {
 		copy(d.medium[w.off:], w.data)
 	}
@@ -125,23 +143,26 @@ func (d *MemDisk) flush() error {
 	return nil
 }
 
+// steps is the disk.Medium of a MemDisk: a device's, which knows no head.
+type steps struct{ *MemDisk }
+
+func (s steps) Pwrite(buf []byte, off int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.write(buf, off)
+}
+
 // Invalidate clears head and tail and flushes.
 func (d *MemDisk) Invalidate(head int64) error {
+	if !d.Careless {
+		if err := disk.ClearTables(steps{d}, head); err != nil {
+			return err
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.Careless {
-		d.head = head
-		return nil
-	}
-	if err := d.write(make([]byte, head), 0); err != nil {
-		return err
-	}
-	tail := max(d.Size()-disk.Tail, head)
-	if err := d.write(make([]byte, d.Size()-tail), tail); err != nil {
-		return err
-	}
 	d.head = head
-	return d.flush()
+	return nil
 }
 
 // WriteCell writes outside the head.
@@ -157,18 +178,11 @@ func (d *MemDisk) WriteCell(buf []byte, off int64) error {
 // Zero clears a range.
 func (d *MemDisk) Zero(off, n int64) error { return d.WriteCell(make([]byte, n), off) }
 
-// WriteTable writes backup, flush, head, flush.
+// WriteTable writes backup, flush, head, flush, and reads both back.
 func (d *MemDisk) WriteTable(head, backup []byte) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.write(backup, d.Size()-int64(len(backup))); err != nil {
-		return err
+	same, err := disk.PutTables(steps{d}, head, backup)
+	if err == nil && !same {
+		err = errors.New("the partition table reads back different")
 	}
-	if err := d.flush(); err != nil {
-		return err
-	}
-	if err := d.write(head, 0); err != nil {
-		return err
-	}
-	return d.flush()
+	return err
 }

@@ -189,6 +189,7 @@ func (s *Server) sendOrder(w http.ResponseWriter, _ *http.Request) {
 	}
 	for _, d := range s.req.Evidence.Disks {
 		if d.Note == "" {
+			o.Replace = unread(d.Foreign)
 			o.Disk = order.DiskID{WWN: d.WWN, Serial: d.Serial, Model: d.Model, Bytes: d.Bytes, Sector: d.Sector, Bus: d.Bus}
 			break
 		}
@@ -205,6 +206,17 @@ func (s *Server) sendOrder(w http.ResponseWriter, _ *http.Request) {
 	}
 	s.order = o
 	s.write(w, env)
+}
+
+// unread lets disks of tests that have no device node through to the agent's own
+// rules. Foreign data is given up by a test's own word only.
+func unread(list []api.Mark) (out []api.Mark) {
+	for _, m := range list {
+		if m.Kind == api.MarkUnreadable {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // Issue makes a certificate for the swarm over the agent's boot key.

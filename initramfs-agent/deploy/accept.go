@@ -75,11 +75,11 @@ func fits(o order.Order, b *bundle.Bundle, d api.Disk) error {
 	case o.Image.Name != m.Name || o.Image.Version != m.Version:
 		return &api.Fault{Code: api.CodeBadImage, Text: fmt.Sprintf("the order names image %s/%s, the manifest is of %s/%s", o.Image.Name, o.Image.Version, m.Name, m.Version)}
 	case d.Sector != m.Disk.Sector:
-		return &api.Fault{Code: api.CodeDiskSector, Text: fmt.Sprintf("the image has %d-byte sectors, the disk %s has %d", m.Disk.Sector, d.Name, d.Sector)}
+		return &api.Fault{Code: api.CodeDiskSector, Text: fmt.Sprintf("nothing was written: the image has %d-byte sectors, the disk has %d: %s; make the image on a disk with such sectors", m.Disk.Sector, d.Sector, target.Describe(d))}
 	case d.Bytes < m.Disk.MinSize:
-		return &api.Fault{Code: api.CodeDiskTooSmall, Text: fmt.Sprintf("the disk %s has %d bytes, the image needs %d", d.Name, d.Bytes, m.Disk.MinSize)}
+		return &api.Fault{Code: api.CodeDiskTooSmall, Text: fmt.Sprintf("nothing was written: the image needs a disk of %d bytes, this one is too small: %s; use a bigger disk, or shrink the last partition on the reference PC and make the image again", m.Disk.MinSize, target.Describe(d))}
 	}
-	return nil
+	return target.Foreign(d, o.Replace)
 }
 
 // swarmPass is this host's way into the swarm. Without a good one nothing is
@@ -125,7 +125,7 @@ func (s *session) check(ctx context.Context, b *bundle.Bundle, d api.Disk) (plan
 	if err != nil {
 		return nil, err
 	}
-	plan = writer.NewPlan(b, d.Bytes, found)
+	plan = writer.NewPlan(b, d.Bytes, found, d.Foreign...)
 	s.mu.Lock()
 	s.plan = plan
 	s.mu.Unlock()

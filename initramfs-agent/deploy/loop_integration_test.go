@@ -56,6 +56,9 @@ func proven(t *testing.T, s *agenttest.Server, l *agenttest.Loop, out Outcome, e
 	if terr != nil || len(tab.Warnings) > 0 {
 		t.Fatalf("partition table: %v, warnings %v", terr, tab)
 	}
+	if p, end := im.Bundle.Manifest.Parts[0], tab.Parts[0].End(); (end > p.Start+p.Size) != p.Grow || p.Grow && (end%(1<<20) != 0 || end < int64(len(content))-2<<20) {
+		t.Fatalf("partition 1 ends at %d of %d, in the image at %d; to grow: %v", end, len(content), p.Start+p.Size, p.Grow)
+	}
 	r := s.Last()
 	m := im.Bundle.Manifest
 	if !r.OK || r.Readback != agenttest.ReadbackDigest(im) || r.Fence == 0 || r.CellsVerified != m.Pieces()+int(m.ZeroCount()) ||
@@ -74,6 +77,8 @@ func TestDeployToLoops(t *testing.T) {
 	}{
 		{"same size", agenttest.Options{Cells: 32}, 0, nil},
 		{"bigger", agenttest.Options{Cells: 32, Seed: 1}, 7 << 20, nil},
+		{"bigger, grows", agenttest.Options{Cells: 32, Seed: 5, Grow: true}, 7 << 20, nil},
+		{"bigger, grows, 4096-byte sectors", agenttest.Options{Cells: 32, Seed: 6, Sector: 4096, Grow: true}, 7 << 20, []string{"-b", "4096"}},
 		{"4096-byte sectors", agenttest.Options{Cells: 32, Sector: 4096, Seed: 2}, 1 << 20, []string{"-b", "4096"}},
 		{"1 MiB cells", agenttest.Options{Cell: 1 << 20, Cells: 20, Seed: 3}, 0, nil},
 		{"with partition scan", agenttest.Options{Cells: 32, Seed: 4}, 3 << 20, []string{"-P"}},
@@ -94,9 +99,7 @@ func TestDeployToLoops(t *testing.T) {
 			if seen := s.Seen(); !inOrder(seen, want) || seen[len(seen)-1] != api.StateRebooting {
 				t.Errorf("states reported: %v; want an ordered part of %v, REBOOTING last", seen, want)
 			}
-			if tt.o.Sector != 4096 {
-				gdisk(t, l)
-			}
+			gdisk(t, l)
 			if !bytes.Equal(before, other.Content(t)) {
 				t.Error("a disk without an order was changed")
 			}
@@ -125,7 +128,7 @@ func inOrder(seen, want []api.State) bool {
 
 func gdisk(t *testing.T, l *agenttest.Loop) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), testreq.Tool(t, "sgdisk", "gdisk"), "-v", l.File).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), testreq.Tool(t, "sgdisk", "gdisk"), "-v", l.Dev).CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("No problems found")) {
 		t.Errorf("sgdisk -v: %v: %s", err, out)
 	}
@@ -143,6 +146,13 @@ func TestLoopsThatAreRefused(t *testing.T) {
 	}{
 		{"too small", im.Bundle.Manifest.Disk.MinSize - 4096, nil, nil, api.CodeDiskTooSmall},
 		{"4096-byte sectors for a 512-byte image", size / 4096 * 4096, []string{"-b", "4096"}, nil, api.CodeDiskSector},
+		{"a member of a RAID", size, nil, func(t *testing.T, l *agenttest.Loop, _ *agenttest.Server) {
+			superblock(t, l, 4096)
+		}, api.CodeDiskForeign},
+		{"another RAID than the one given up", size, nil, func(t *testing.T, l *agenttest.Loop, s *agenttest.Server) {
+			superblock(t, l, 4096)
+			s.Order = func(o *order.Order) { o.Replace = []api.Mark{{Kind: "mdraid", Off: 1 << 20}, {Kind: "lvm"}} }
+		}, api.CodeDiskForeign},
 		{"read-only", size, []string{"-r"}, nil, api.CodeDiskNotFound},
 		{"mounted", 8 << 20, nil, mountIt, api.CodeDiskNotFound},
 		{"mounted after the order", 8 << 20, nil, func(t *testing.T, l *agenttest.Loop, s *agenttest.Server) {
@@ -186,6 +196,38 @@ func TestLoopsThatAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// superblock makes the disk a member of a Linux RAID 1.2.
+func superblock(t *testing.T, l *agenttest.Loop, off int64) {
+	t.Helper()
+	f, err := os.OpenFile(l.Dev, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte("\xfc\x4e\x2b\xa9"), off)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestForeignDataGivenUp: what the order names is replaced, its signature does not
+// come back, and the next job needs no such word.
+func TestForeignDataGivenUp(t *testing.T) {
+	im := agenttest.New(t, agenttest.Options{Cells: 32})
+	s := agenttest.NewServer(t, im)
+	size := int64(len(im.Raw)) + 4<<20
+	l := agenttest.NewLoop(t, noise(size))
+	superblock(t, l, size&^(64<<10-1)-64<<10) // version 0.90, in the last whole 64 KiB
+	s.Order = func(o *order.Order) { o.Replace = s.Evidence.Disks[0].Foreign }
+	out, err := Run(t.Context(), config(t, s, loops(l.Name)))
+	proven(t, s, l, out, err)
+	if m := s.Evidence.Disks[0].Foreign; len(m) != 1 || m[0].Kind != "mdraid" {
+		t.Fatalf("the agent reported %+v; want a RAID", m)
+	}
+	s.Order = nil
+	out, err = Run(t.Context(), config(t, s, loops(l.Name)))
+	proven(t, s, l, out, err)
 }
 
 // mountIt puts a file system on the loop and mounts it.

@@ -59,6 +59,7 @@ func (s *Set) List() ([]api.Disk, error) {
 			}
 			// A driver that refuses is left as it is: the guard is a second line.
 		}
+		s.look(d)
 	}
 	return target.Annotate(disks), nil
 }
@@ -92,7 +93,7 @@ func (s *Set) Reader(d api.Disk) (*Reader, error) {
 
 // Open opens the disk of a cleared order for writing. It refuses, with an
 // *api.Fault, when the disk is not the one of the order in every respect, is
-// too small, or is in use.
+// too small, is in use, or holds foreign data that the order does not give up.
 func (s *Set) Open(c order.Cleared) (*Writable, error) {
 	if !c.Valid() {
 		return nil, &api.Fault{Code: api.CodeBadOrder, Text: "open a disk for writing without a cleared order"}
@@ -110,14 +111,13 @@ func (s *Set) Open(c order.Cleared) (*Writable, error) {
 		return nil, &api.Fault{Code: api.CodeDiskTooSmall,
 			Text: fmt.Sprintf("%s has %d bytes, the image needs %d", target.Describe(d), d.Bytes, want.Image.MinDiskBytes)}
 	}
+	if err := target.Foreign(d, want.Replace); err != nil {
+		return nil, err
+	}
 	if err := s.release(d); err != nil {
 		return nil, &api.Fault{Code: api.CodeDiskWrite, Text: "make " + d.Name + " writable", Err: err}
 	}
-	w, err := s.openChecked(want.Disk, d)
-	if err != nil {
-		return nil, err
-	}
-	return w, nil
+	return s.openChecked(want, d)
 }
 
 // release takes the guard from the one target disk.
@@ -134,7 +134,7 @@ func (s *Set) release(d api.Disk) error {
 // openChecked opens d and compares what stands behind the descriptor with the
 // order: between the look at sysfs and the open a path can have come to mean
 // another disk.
-func (s *Set) openChecked(want order.DiskID, d api.Disk) (*Writable, error) {
+func (s *Set) openChecked(want order.Order, d api.Disk) (*Writable, error) {
 	// O_EXCL: the kernel refuses when anything on the disk is mounted or held.
 	fd, direct, err := openDirect(s.sys.Path(d), unix.O_RDWR|unix.O_EXCL)
 	if err != nil {
@@ -144,10 +144,17 @@ func (s *Set) openChecked(want order.DiskID, d api.Disk) (*Writable, error) {
 		}
 		return nil, &api.Fault{Code: api.CodeDiskWrite, Text: text, Err: err}
 	}
-	if err := s.recheck(fd, want, d); err != nil {
+	if err := s.recheck(fd, want.Disk, d); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return &Writable{Reader: Reader{fd: fd, name: d.Name, size: d.Bytes, direct: direct}, disk: d, sector: int64(d.Sector)}, nil
+	w := &Writable{Reader: Reader{fd: fd, name: d.Name, size: d.Bytes, direct: direct}, disk: d, sector: int64(d.Sector)}
+	if d.Foreign, err = s.marks(d, &w.Reader); err == nil {
+		err = target.Foreign(d, want.Replace)
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
 }
 
 func (s *Set) recheck(fd int, want order.DiskID, d api.Disk) error {

@@ -40,14 +40,14 @@ func set(protect bool, names ...string) *disk.Set {
 
 // cleared makes the one key to a disk, the only way there is: a signed order,
 // verified, and a signed commence.
-func cleared(t *testing.T, id order.DiskID) order.Cleared {
+func cleared(t *testing.T, id order.DiskID, replace ...api.Mark) order.Cleared {
 	t.Helper()
 	pub, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := order.Order{V: 1, ID: "o", ServerKeyID: order.KeyID(pub), FenceEpoch: "e", BootID: "b", AgentNonce: "n", Scope: "disk", Mode: "delta", After: "reboot",
-		ExpiresAfterS: 60, Host: order.HostID{MACs: []string{"52:54:00:00:00:01"}}, Disk: id,
+		ExpiresAfterS: 60, Host: order.HostID{MACs: []string{"52:54:00:00:00:01"}}, Disk: id, Replace: replace,
 		Image: order.ImageRef{Name: "x", ManifestDigest: "d", MinDiskBytes: 1 << 20, Sector: id.Sector}}
 	env, err := order.Sign(key, order.TypeOrder, o)
 	if err != nil {
@@ -231,6 +231,91 @@ func TestOpenLooksAgain(t *testing.T) {
 	w, err := s.Open(cleared(t, id))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestForeignData: a disk that is part of something bigger is opened only when
+// the order gives up just that, and what came after the decision is seen.
+func TestForeignData(t *testing.T) {
+	content := noise()
+	copy(content[512:], "LABELONE\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x20\x00\x00\x00LVM2 001")
+	for _, opts := range [][]string{nil, {"-b", "4096"}} {
+		l := agenttest.NewLoop(t, content, opts...)
+		s := set(true, l.Name)
+		d := only(t, s)
+		if len(d.Foreign) != 1 || d.Foreign[0].Kind != "lvm" || d.Foreign[0].Where != "the whole disk" {
+			t.Fatalf("found %+v; want LVM on the whole disk", d.Foreign)
+		}
+		before := l.Content(t)
+		var f *api.Fault
+		for _, replace := range [][]api.Mark{nil, {{Kind: "luks"}}, {{Kind: "lvm", Off: 1 << 20}}} {
+			if _, err := s.Open(cleared(t, target.IDOf(d), replace...)); !errors.As(err, &f) || f.Code != api.CodeDiskForeign {
+				t.Errorf("Open with %v given up = %v; want code %s", replace, err, api.CodeDiskForeign)
+			}
+		}
+		if !bytes.Equal(before, l.Content(t)) {
+			t.Error("the refused disk was changed")
+		}
+		w, err := s.Open(cleared(t, target.IDOf(d), d.Foreign...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDirectRefused: where the kernel refuses O_DIRECT for a write or a read, the
+// work goes on through the page cache, and a read still comes from the medium.
+func TestDirectRefused(t *testing.T) {
+	l := agenttest.NewLoop(t, noise(), "--direct-io=off")
+	s := set(true, l.Name)
+	w, err := s.Open(cleared(t, target.IDOf(only(t, s))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Invalidate(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	buf := buffer(t, 1<<20, 0x5c)
+	const off = 1<<20 + 100 // no driver takes that past the cache
+	if err := w.WriteCell(buf[:8192], off); err != nil {
+		t.Fatalf("a write that O_DIRECT refuses: %v", err)
+	}
+	if err := w.WriteCell(buf, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := noise()
+	for i := int64(0); i < 8192; i++ {
+		want[off+i] = 0x5c
+	}
+	copy(want[2<<20:3<<20], buf)
+	if c := l.Content(t); !bytes.Equal(c[64<<10:size-1<<20], want[64<<10:size-1<<20]) {
+		t.Error("the medium does not hold what was written")
+	}
+	got := buffer(t, 4096, 0)
+	if err := w.ReadAt(got, 2<<20); err != nil || got[0] != 0x5c {
+		t.Fatalf("read = %x, %v", got[0], err)
+	}
+	// The medium changes behind the device's back: what the page cache remembers of
+	// the last read must not count.
+	f, err := os.OpenFile(l.File, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte{0xc5}, 2<<20)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.ReadAt(got, 2<<20); err != nil || got[0] != 0xc5 {
+		t.Errorf("read = %x, %v; want what the medium holds", got[0], err)
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -58,23 +57,7 @@ func (w *Writable) Invalidate(head int64) error {
 	if w.sector == 0 || head < Align || head%Align != 0 || head > w.size {
 		return fmt.Errorf("invalidate %s: head of %d bytes", w.name, head)
 	}
-	zero, err := Buffer(Tail)
-	if err != nil {
-		return err
-	}
-	defer FreeBuffer(zero) //nolint:errcheck // only address space
-	for off := int64(0); off < head; off += Tail {
-		if err := w.pwrite(zero[:min(Tail, head-off)], off); err != nil {
-			return err
-		}
-	}
-	tail := max(w.size-Tail, head)
-	if tail < w.size {
-		if err := w.pwrite(zero[:w.size-tail], tail); err != nil {
-			return err
-		}
-	}
-	if err := w.Flush(); err != nil {
+	if err := ClearTables(raw{w}, head); err != nil {
 		return err
 	}
 	w.head = head
@@ -165,44 +148,14 @@ func (w *Writable) WriteTable(head, backup []byte) error {
 		int64(len(head)+len(backup)) > w.size {
 		return fmt.Errorf("write table of %s: head of %d and backup of %d bytes", w.name, len(head), len(backup))
 	}
-	at := w.size - int64(len(backup))
-	for _, p := range []struct {
-		data []byte
-		off  int64
-	}{{backup, at}, {head, 0}} {
-		if len(p.data) == 0 {
-			continue
-		}
-		if err := w.writeChecked(p.data, p.off); err != nil {
-			return err
-		}
-	}
-	w.reread()
-	return nil
-}
-
-// writeChecked writes, flushes, reads back and compares.
-func (w *Writable) writeChecked(data []byte, off int64) error {
-	buf, err := Buffer(int64(len(data)))
+	same, err := PutTables(raw{w}, head, backup)
 	if err != nil {
 		return err
 	}
-	defer FreeBuffer(buf) //nolint:errcheck // only address space
-	copy(buf, data)
-	if err := w.pwrite(buf, off); err != nil {
-		return err
+	if !same {
+		return &api.Fault{Code: api.CodeVerify, Text: "the partition table of " + w.name + " reads back different from what was written"}
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	clear(buf)
-	if err := w.ReadAt(buf, off); err != nil {
-		return err
-	}
-	if !bytes.Equal(buf, data) {
-		return &api.Fault{Code: api.CodeVerify,
-			Text: fmt.Sprintf("the partition table of %s reads back different from what was written at byte %d", w.name, off)}
-	}
+	w.reread()
 	return nil
 }
 

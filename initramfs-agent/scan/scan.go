@@ -194,7 +194,7 @@ func (s *scanner) first(buf []byte) error {
 	state, err := s.b.Masker.CheckCell(keep, 0)
 	if err == nil && state != mask.Match {
 		copy(keep, buf)
-		if part.Refit(keep, s.d.Size(), m.Disk.Size, m.Disk.Sector) == nil {
+		if part.Unfit(m, keep, s.d.Size()) == nil {
 			state, err = s.b.Masker.CheckCell(keep, 0)
 		}
 	}

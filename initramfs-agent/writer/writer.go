@@ -44,11 +44,14 @@ type Plan struct {
 	have   []bool
 	cell0  []byte
 	dirty  []int64 // zero cells to clear
+	stale  []int64 // pages with the signature of replaced foreign data, bytes
 }
 
 // NewPlan turns what a scan found on a disk of diskBytes into a plan. Cells
-// that Begin will damage count as not there.
-func NewPlan(b *bundle.Bundle, diskBytes int64, found *scan.Result) *Plan {
+// that Begin will damage count as not there. The signatures of foreign, data that
+// the order gives up, are cleared: in free space they would outlive the
+// deployment, and the new system would start somebody's RAID from them.
+func NewPlan(b *bundle.Bundle, diskBytes int64, found *scan.Result, foreign ...api.Mark) *Plan {
 	m := b.Manifest
 	p := &Plan{b: b, head: headLen(m), have: append([]bool(nil), found.Have...), cell0: found.Cell0, dirty: found.ZeroDirty}
 	if p.cell0 == nil {
@@ -60,6 +63,9 @@ func NewPlan(b *bundle.Bundle, diskBytes int64, found *scan.Result) *Plan {
 			p.have[piece] = false
 		}
 	}
+	for _, f := range foreign {
+		p.clearStale(f.At/disk.Align*disk.Align, diskBytes)
+	}
 	for _, ok := range p.have {
 		if ok {
 			p.Counts.CellsKeep++
@@ -70,6 +76,24 @@ func NewPlan(b *bundle.Bundle, diskBytes int64, found *scan.Result) *Plan {
 	p.Counts.CellsZero = len(p.dirty)
 	p.Counts.BytesWrite = int64(p.Counts.CellsWrite+p.Counts.CellsZero) * m.Cell
 	return p
+}
+
+// clearStale plans to zero the page at off, unless the image writes it itself or
+// Invalidate does.
+func (p *Plan) clearStale(off, diskBytes int64) {
+	m := p.b.Manifest
+	for _, e := range m.Used() {
+		if off >= e.Off && off+disk.Align <= e.End() {
+			return
+		}
+	}
+	if off < p.head || off+disk.Align > diskBytes-disk.Tail {
+		return
+	}
+	p.stale = append(p.stale, off)
+	if piece, ok := m.PieceOf(off / m.Cell); ok {
+		p.have[piece] = false
+	}
 }
 
 // headLen is how much of the disk's start is written last: 64 KiB, or up to
@@ -96,6 +120,11 @@ func Begin(ctx context.Context, d Disk, p *Plan, note func(done, total int64)) (
 	m := p.b.Manifest
 	if err := d.Invalidate(p.head); err != nil {
 		return nil, err
+	}
+	for _, off := range p.stale {
+		if err := d.Zero(off, disk.Align); err != nil {
+			return nil, err
+		}
 	}
 	var runs []manifest.Run
 	for _, c := range p.dirty {
@@ -143,27 +172,36 @@ func (s *Session) Verify(ctx context.Context, note func(done, total int64)) (rea
 	return readback.Proof{}, pieces, nil
 }
 
+// Layout is the partition table as Finish will write it to this disk, and where that puts each partition. It is known
+// once cell 0 is here, that is after Verify.
+func (s *Session) Layout() (*part.Layout, error) {
+	cell0 := s.Storage.Cell0()
+	if cell0 == nil {
+		return nil, errors.New("fit the partition table: cell 0 is not here")
+	}
+	l, err := part.LayoutFor(s.b.Manifest, cell0, s.d.Size())
+	if err != nil {
+		return nil, &api.Fault{Code: api.CodeBadImage, Text: "fit the image's partition table to this disk", Err: err}
+	}
+	return l, nil
+}
+
 // Finish writes the partition table, fitted to the disk, and makes it the last
 // write of all. It demands the proof that the rest of the disk is right.
 func (s *Session) Finish(proof readback.Proof) error {
 	if !proof.Valid() {
 		return errors.New("write the partition table: the disk has not been read back")
 	}
-	m := s.b.Manifest
+	l, err := s.Layout()
+	if err != nil {
+		return err
+	}
 	cell0 := s.Storage.Cell0()
-	t, err := part.ReadHead(cell0, m.Disk.Size, m.Disk.Sector)
-	if err != nil {
-		return &api.Fault{Code: api.CodeBadImage, Text: "read the image's partition table", Err: err}
-	}
-	primary, backup, err := part.Adapt(t, s.d.Size(), false)
-	if err != nil {
-		return &api.Fault{Code: api.CodeBadImage, Text: "fit the partition table to this disk", Err: err}
-	}
-	n := max(s.head, (int64(len(primary))+disk.Align-1)/disk.Align*disk.Align)
+	n := max(s.head, (int64(len(l.Primary))+disk.Align-1)/disk.Align*disk.Align)
 	if n > int64(len(cell0)) {
-		return fmt.Errorf("write the partition table: it has %d bytes", len(primary))
+		return fmt.Errorf("write the partition table: it has %d bytes", len(l.Primary))
 	}
 	head := append([]byte(nil), cell0[:n]...)
-	copy(head, primary)
-	return s.d.WriteTable(head, backup)
+	copy(head, l.Primary)
+	return s.d.WriteTable(head, l.Backup)
 }

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"labswarm/api"
 	"labswarm/images/fsmap/part"
 	"labswarm/initramfs-agent/agenttest"
 	"labswarm/initramfs-agent/readback"
@@ -81,6 +82,14 @@ func finished(t *testing.T, im *agenttest.Image, medium []byte) {
 	if len(tab.Parts) != 1 || len(tab.Warnings) > 0 || tab.Label != "gpt" {
 		t.Fatalf("partition table: %d partitions, warnings %v", len(tab.Parts), tab.Warnings)
 	}
+	m := im.Bundle.Manifest
+	end, size := m.Parts[0].Start+m.Parts[0].Size, int64(len(medium))
+	switch got := tab.Parts[0].End(); {
+	case !m.Parts[0].Grow && got != end, got < end:
+		t.Fatalf("the partition ends at %d; the image's at %d", got, end)
+	case m.Parts[0].Grow && size >= end+3<<20 && (got%(1<<20) != 0 || got < size-2<<20 || got > size-16<<10):
+		t.Fatalf("on a disk of %d bytes the partition grew to %d", size, got)
+	}
 }
 
 func TestDeploySizes(t *testing.T) {
@@ -91,6 +100,8 @@ func TestDeploySizes(t *testing.T) {
 	}{
 		{"same size", agenttest.Options{}, 0},
 		{"bigger", agenttest.Options{Seed: 1}, 5<<20 + 512},
+		{"bigger, grows", agenttest.Options{Seed: 6, Grow: true}, 5<<20 + 512},
+		{"bigger, grows, 4096-byte sectors", agenttest.Options{Seed: 7, Sector: 4096, Grow: true}, 9 << 20},
 		{"smallest that fits", agenttest.Options{Seed: 2}, -128 << 10},
 		{"4096-byte sectors", agenttest.Options{Sector: 4096, Seed: 3}, 8192},
 		{"1 MiB cells", agenttest.Options{Cell: 1 << 20, Cells: 9, Seed: 4}, 1 << 20},
@@ -112,7 +123,7 @@ func TestDeploySizes(t *testing.T) {
 				t.Fatal(err)
 			}
 			// Only what lies under the last MiB may travel again.
-			if tail := int((1<<20)/im.Bundle.Manifest.Cell) + 1; n > tail {
+			if tail := int((1<<20)/im.Bundle.Manifest.Cell) + 1; n > tail || tt.extra >= 4<<20 && n > 0 {
 				t.Errorf("second deployment fetched %d pieces; want at most %d", n, tail)
 			}
 			if !bytes.Equal(first, d.Medium()) {
@@ -152,77 +163,6 @@ func used(im *agenttest.Image, off int64) int64 {
 		}
 	}
 	return off
-}
-
-// cuts deploys over an older system of the same shape and cuts the power after
-// each write in turn, on a disk that loses, tears and reorders what was not
-// flushed. It calls after with the medium of each cut and returns the number of
-// cuts.
-func cuts(t *testing.T, im *agenttest.Image, careless bool, after func(cut int, d *agenttest.MemDisk)) int {
-	t.Helper()
-	old := agenttest.NewMemDisk(garbage(int64(len(im.Raw))+1<<20, 1))
-	if _, err := deploy(t.Context(), im, old); err != nil {
-		t.Fatal(err)
-	}
-	start := old.Medium()
-	for i := 64 << 10; i < len(start)-1<<20; i += 1000 {
-		start[i] ^= 0x5a
-	}
-	for cut := 1; ; cut++ {
-		d := agenttest.NewMemDisk(bytes.Clone(start))
-		d.CutAfter, d.Rand, d.Careless = cut, rand.New(rand.NewPCG(uint64(cut), 3)), careless
-		_, err := deploy(t.Context(), im, d)
-		if err == nil {
-			return cut - 1
-		}
-		if !errors.Is(err, agenttest.ErrPowerCut) {
-			t.Fatal(err)
-		}
-		after(cut, d)
-	}
-}
-
-// untouched: the cut came before the first flush, so that the old system may
-// still be there, whole.
-const untouched = 2
-
-func hasTable(im *agenttest.Image, d *agenttest.MemDisk) bool {
-	_, err := part.Read(bytes.NewReader(d.Medium()), d.Size(), im.Bundle.Manifest.Disk.Sector)
-	return err == nil
-}
-
-// TestPowerCutAfterEveryWrite: after each cut the disk either has no partition
-// table or is complete, and the next boot ends with the image's bytes.
-func TestPowerCutAfterEveryWrite(t *testing.T) {
-	im := agenttest.New(t, agenttest.Options{Cells: 12, Seed: 7})
-	n := cuts(t, im, false, func(cut int, d *agenttest.MemDisk) {
-		if cut > untouched && hasTable(im, d) {
-			im.Check(t, d.Medium())
-		}
-		d.Reboot()
-		if _, err := deploy(t.Context(), im, d); err != nil {
-			t.Fatalf("cut after write %d: resume: %v", cut, err)
-		}
-		finished(t, im, d.Medium())
-	})
-	if n < im.Bundle.Manifest.Pieces() {
-		t.Fatalf("only %d cuts were tried for %d pieces", n, im.Bundle.Manifest.Pieces())
-	}
-}
-
-// TestPowerCutNegativeControl shows that the test above fails when the disk is
-// not invalidated first: a cut leaves a table over half an image.
-func TestPowerCutNegativeControl(t *testing.T) {
-	im := agenttest.New(t, agenttest.Options{Cells: 12, Seed: 7})
-	halfBootable := 0
-	cuts(t, im, true, func(cut int, d *agenttest.MemDisk) {
-		if cut > untouched && hasTable(im, d) && !im.Equal(d.Medium()) {
-			halfBootable++
-		}
-	})
-	if halfBootable == 0 {
-		t.Error("no cut left a table over half an image: the power-cut test proves nothing")
-	}
 }
 
 func TestLyingDiskIsFound(t *testing.T) {
@@ -293,5 +233,64 @@ func TestWriteErrorEndsIt(t *testing.T) {
 	}
 	if _, err := deploy(t.Context(), im, d); !errors.Is(err, bad) {
 		t.Errorf("deployment on a failing disk = %v", err)
+	}
+}
+
+// TestStaleSignaturesAreCleared: the superblock of a RAID that the order gives up lies in space the image does not
+// use; left there, the new system would start the RAID, and the next job would refuse the disk.
+func TestStaleSignaturesAreCleared(t *testing.T) {
+	im := agenttest.New(t, agenttest.Options{Cells: 40, Seed: 3})
+	m := im.Bundle.Manifest
+	d := agenttest.NewMemDisk(garbage(int64(len(im.Raw))+2<<20, 4))
+	if _, err := deploy(t.Context(), im, d); err != nil {
+		t.Fatal(err)
+	}
+	d.Reboot()
+	var at []int64 // pages: in free space, in a used extent, in the table's head, in the tail
+	for i, e := range m.Used()[1:] {
+		if gap := m.Used()[i].End(); e.Off-gap >= 8192 {
+			at = append(at, gap)
+			break
+		}
+	}
+	if len(at) == 0 {
+		t.Fatal("the image has no hole")
+	}
+	last := m.Used()[len(m.Used())-1]
+	at = append(at, last.Off, 4096, d.Size()-8192)
+	copy(d.Medium()[at[0]:], "\xfc\x4e\x2b\xa9")
+	found, err := scan.Run(t.Context(), d, im.Bundle, ignore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var marks []api.Mark
+	for _, off := range at {
+		marks = append(marks, api.Mark{Kind: "mdraid", At: off + 512})
+	}
+	p := NewPlan(im.Bundle, d.Size(), found, marks...)
+	if len(p.stale) != 1 || p.stale[0] != at[0] {
+		t.Fatalf("pages to clear: %v; want %d alone", p.stale, at[0])
+	}
+	s, err := Begin(t.Context(), d, p, ignore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range m.Pieces() {
+		if !s.Storage.Have(i) {
+			if err := s.Storage.WritePiece(i, im.Piece(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	proof, _, err := s.Verify(t.Context(), ignore)
+	if err != nil || !proof.Valid() {
+		t.Fatal(err)
+	}
+	if err := s.Finish(proof); err != nil {
+		t.Fatal(err)
+	}
+	finished(t, im, d.Medium())
+	if bytes.Equal(d.Medium()[at[0]:at[0]+4], []byte("\xfc\x4e\x2b\xa9")) {
+		t.Error("the signature is still there")
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sync"
 
 	"labswarm/api"
+	"labswarm/images/fsmap/sig"
 	"labswarm/images/library"
 	"labswarm/images/manifest"
 	"labswarm/server/daemon/control"
@@ -67,7 +69,7 @@ func (im *images) load(name, version string) (*imageFiles, error) {
 	m := v.Manifest()
 	digest := v.Digest()
 	f := &imageFiles{
-		info: control.ImageInfo{Image: describe(m, hex.EncodeToString(digest[:])), Sector: m.Disk.Sector, Readback: readback(m)},
+		info: control.ImageInfo{Image: describe(m, hex.EncodeToString(digest[:])), Sector: m.Disk.Sector, Readback: readback(m), Own: own(m)},
 		files: map[string][]byte{
 			"manifest.json": v.ManifestJSON(), "manifest.sig": v.Sig(), "image.torrent": v.TorrentBytes(),
 			"used.bin": v.UsedBin(), "hashes.bin": v.HashesBin(),
@@ -101,6 +103,18 @@ func (im *images) List() ([]api.Image, error) {
 		out = append(out, info.Image)
 	}
 	return out, nil
+}
+
+// own lists the containers of an image: found on a disk at the same place they
+// are an earlier copy of it and nobody's foreign data.
+func own(m *manifest.Manifest) []api.Mark {
+	var out []api.Mark
+	for _, p := range m.Parts {
+		if slices.Contains(sig.Kinds(), p.FS) {
+			out = append(out, api.Mark{Kind: p.FS, Off: p.Start})
+		}
+	}
+	return out
 }
 
 func describe(m *manifest.Manifest, digest string) api.Image {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"labswarm/api"
+	"labswarm/api/diskrule"
 	"labswarm/server/inventory/ident"
 	"labswarm/server/store"
 )
@@ -104,9 +105,11 @@ func Normalise(h api.Host) (api.Host, error) {
 	if !slices.Contains([]string{"", "silent", "chain"}, h.Style) {
 		return h, invalid("host %s: boot style %q: use silent or chain", h.Name, h.Style)
 	}
-	if len(h.Disk) > 128 {
-		return h, invalid("host %s: disk selector of %d characters", h.Name, len(h.Disk))
+	rule, err := diskrule.Parse(h.Disk)
+	if err != nil {
+		return h, invalid("host %s: %v", h.Name, err)
 	}
+	h.Disk = rule.String()
 	return h, nil
 }
 

@@ -29,6 +29,7 @@ const (
 	checkRate     = 40_000_000 // bytes per second a disk reads at the very least
 	maxTimeline   = 100        // entries kept per slot
 	maxReportText = 300        // bytes of an agent's own words that are kept
+	maxErrorText  = 1000       // bytes of why a host failed: a refused disk is told with all disks of its PC
 )
 
 // Job is one deployment. Everything but Ended, Result, Cancelled and SeedSent
@@ -46,16 +47,19 @@ type Job struct {
 	MaxHard  int           `json:"max_hard"`
 	MaxSoft  int           `json:"max_soft"`
 
-	CellBytes      int64  `json:"cell_bytes"`
-	Cells          int    `json:"cells"`
-	BytesShipped   int64  `json:"bytes_shipped"`
-	DiskBytes      int64  `json:"disk_bytes"` // of the image's source disk
-	MinBytes       int64  `json:"min_bytes"`
-	Sector         int    `json:"sector"`
-	InfoHash       string `json:"infohash"`
-	Scope          string `json:"scope"` // of the peers' certificates: random, shared by jobs that are live on one image at the same time
-	ManifestDigest string `json:"manifest_digest"`
-	Readback       string `json:"readback"` // what a right disk reads back as
+	CellBytes      int64      `json:"cell_bytes"`
+	Cells          int        `json:"cells"`
+	BytesShipped   int64      `json:"bytes_shipped"`
+	DiskBytes      int64      `json:"disk_bytes"` // of the image's source disk
+	MinBytes       int64      `json:"min_bytes"`
+	Sector         int        `json:"sector"`
+	Disk           string     `json:"disk_rule,omitempty"` // which disk of each host, beside the host's own rule
+	Replace        []string   `json:"replace,omitempty"`   // kinds of foreign data that may be overwritten
+	Own            []api.Mark `json:"own,omitempty"`       // containers that the image itself brings
+	InfoHash       string     `json:"infohash"`
+	Scope          string     `json:"scope"` // of the peers' certificates: random, shared by jobs that are live on one image at the same time
+	ManifestDigest string     `json:"manifest_digest"`
+	Readback       string     `json:"readback"` // what a right disk reads back as
 
 	Cancelled time.Time `json:"cancelled,omitzero"`
 	Ended     time.Time `json:"ended,omitzero"`
@@ -200,9 +204,11 @@ func (s *Slot) note(now time.Time, text string) {
 	s.Timeline = append(tl, e)
 }
 
-func clip(text string) string {
-	if len(text) > maxReportText {
-		return text[:maxReportText] + "..."
+func clip(text string) string { return clipTo(text, maxReportText) }
+
+func clipTo(text string, n int) string {
+	if len(text) > n {
+		return text[:n] + "..."
 	}
 	return text
 }

@@ -3,12 +3,14 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"labswarm/api"
+	"labswarm/api/diskrule"
 	"labswarm/internal/units"
 )
 
@@ -63,7 +65,7 @@ func newHost(e *env) *cobra.Command {
 	add.Flags().StringVar(&h.Room, "room", "", "its room")
 	add.Flags().StringVar(&h.MAC, "mac", "", "MAC address of the network card that it boots from")
 	add.Flags().StringVar(&h.UUID, "uuid", "", "SMBIOS UUID; learned at its first deployment when empty")
-	add.Flags().StringVar(&h.Disk, "disk", "", "serial or WWN of the disk to write; empty = the only disk that fits")
+	add.Flags().StringVar(&h.Disk, "disk", "", diskHelp)
 	add.Flags().BoolVar(&h.Exclude, "exclude", false, "never deploy to this host")
 
 	ls := &cobra.Command{Use: "ls", Short: "list the hosts", Args: exact(0), RunE: func(cmd *cobra.Command, _ []string) error {
@@ -89,7 +91,59 @@ func newHost(e *env) *cobra.Command {
 		}
 		return e.printf("host %s is forgotten\n", args[0])
 	}}
-	return group("host", "the PCs", add, ls, show, rm)
+	return group("host", "the PCs", add, newHostSet(e), ls, show, rm)
+}
+
+const diskHelp = "disk `RULE`: SERIAL, WWN, or terms such as model=GLOB,bus=nvme,size=MIN..MAX (host set --help); empty = the only disk that fits"
+
+// newHostSet changes single fields of a host and leaves the others alone.
+func newHostSet(e *env) *cobra.Command {
+	var h api.Host
+	cmd := &cobra.Command{
+		Use: "set NAME [--disk RULE] [--room ROOM] [--exclude=false]", Short: "change fields of a host", Args: exact(1),
+		Long: `Set changes the fields named and leaves the others as they are.
+
+A disk rule says which disk of the PC may be written when it has several that fit:
+  S5Y1NX0R12345                         the disk with this serial number or WWN
+  model=Samsung*,size=400G..600G        all terms must hold; * and ? in model
+  bus=nvme                              nvme, sata, scsi, virtio, mmc; bus=nvme|sata
+  size=..1T                             at most 1 TiB (G, T are binary: a "500 GB" disk has 465G)
+  ""                                    no rule: the only disk that fits
+A rule that two disks fit writes none. Removable and USB disks are never written.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().NFlag() == 0 || !slices.ContainsFunc([]string{"disk", "room", "exclude"}, cmd.Flags().Changed) {
+				return usage(errors.New("host set: nothing to change; give --disk, --room or --exclude"))
+			}
+			c := e.client()
+			defer c.Close()
+			host, err := c.Host(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("disk") {
+				host.Disk = h.Disk
+			}
+			if cmd.Flags().Changed("room") {
+				host.Room = h.Room
+			}
+			if cmd.Flags().Changed("exclude") {
+				host.Exclude = h.Exclude
+			}
+			// Only what an admin types goes back; what the machine showed stays with the server.
+			out, err := c.PutHost(cmd.Context(), api.Host{Name: host.Name, Room: host.Room, MAC: host.MAC, UUID: host.UUID, Disk: host.Disk, Exclude: host.Exclude, Style: host.Style})
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.printJSON(out)
+			}
+			return e.hostDetail(out)
+		},
+	}
+	cmd.Flags().StringVar(&h.Disk, "disk", "", diskHelp)
+	cmd.Flags().StringVar(&h.Room, "room", "", "its room")
+	cmd.Flags().BoolVar(&h.Exclude, "exclude", false, "never deploy to this host")
+	return cmd
 }
 
 // hostList prints the hosts of a room, or all.
@@ -132,13 +186,16 @@ func (e *env) hostDetail(h api.Host) error {
 	fmt.Fprintf(&b, "host      %s in room %s\nMAC       %s\nUUID      %s\naddress   %s\nfirmware  %s, Secure Boot %v\nlast seen %s\n",
 		h.Name, h.Room, h.MAC, orDash(h.UUID), orDash(h.LastIP), orDash(h.Firmware), h.Secure, ago(h.LastSeen))
 	if h.Disk != "" {
-		fmt.Fprintf(&b, "disk      named by the admin: %s\n", h.Disk)
+		fmt.Fprintf(&b, "disk rule %s\n", h.Disk)
 	}
 	if h.Evidence != nil {
 		for _, d := range h.Evidence.Disks {
 			fmt.Fprintf(&b, "disk      %s %s, serial %s, %s, %d-byte sectors, %s", d.Bus, d.Model, orDash(d.Serial), units.FormatBytes(d.Bytes), d.Sector, d.Name)
 			if d.Note != "" {
 				fmt.Fprintf(&b, " (%s)", d.Note)
+			}
+			if len(d.Foreign) > 0 {
+				fmt.Fprintf(&b, " (holds %s)", diskrule.Marks(d.Foreign))
 			}
 			b.WriteByte('\n')
 		}

@@ -212,9 +212,19 @@ func newImageShow(e *env) *cobra.Command {
 func (e *env) imported2(v *library.Version) error {
 	m := v.Manifest()
 	hash := v.InfoHash()
-	return e.printf("%s/%s  made %s\n  disk %s, %s, %d-byte sectors, boots %s; smallest target %s\n  %d cells of %s = %s to ship; infohash %x\n  %s\n",
+	return e.printf("%s/%s  made %s\n  disk %s, %s, %d-byte sectors, boots %s; smallest target %s%s\n  %d cells of %s = %s to ship; infohash %x\n  %s\n",
 		v.Name(), v.Version(), m.Created, units.FormatBytes(m.Disk.Size), m.Disk.Label, m.Disk.Sector, m.Boot,
-		units.FormatBytes(m.Disk.MinSize), m.Pieces(), units.FormatBytes(m.Cell), units.FormatBytes(int64(m.Pieces())*m.Cell), hash[:], frameLine(v))
+		units.FormatBytes(m.Disk.MinSize), growText(m), m.Pieces(), units.FormatBytes(m.Cell), units.FormatBytes(int64(m.Pieces())*m.Cell), hash[:], frameLine(v))
+}
+
+// growText names the partition that takes the room of a bigger disk.
+func growText(m *manifest.Manifest) string {
+	for _, p := range m.Parts {
+		if p.Grow {
+			return fmt.Sprintf("; on a bigger one partition %d (%s) takes the rest", p.N, p.FS)
+		}
+	}
+	return ""
 }
 
 // frameLine says in which form an image travels.

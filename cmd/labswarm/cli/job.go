@@ -29,7 +29,13 @@ func newJobCreate(e *env) *cobra.Command {
 		Use: "create --image NAME (--room ROOM | --hosts A,B)", Short: "deploy an image", Args: exact(0),
 		Long: `Create plans the deployment, asks for the room's name (with --hosts: the image's
 name), arms the hosts and follows the job. A host that boots from the network while
-it is armed gets the agent; ERASES the whole disk of every host named.`,
+it is armed gets the agent; ERASES the whole disk of every host named.
+
+Which disk of a PC: the only one that fits, within the host's own disk rule
+(labswarm host set --help) and --disk, which must both allow it. Old systems are replaced
+as they are. A disk that is part of a RAID or a pool, or is encrypted, is refused unless
+--replace-foreign names what may go: bitlocker, luks, lvm, zfs, mdraid (Linux RAID),
+fwraid (RAID of the firmware), winpool (Windows dynamic disks, Storage Spaces), btrfspool.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if j.Image == "" || (j.Room == "") == (hosts == "") {
 				return usage(errors.New("job create needs --image and either --room or --hosts"))
@@ -55,6 +61,8 @@ it is armed gets the agent; ERASES the whole disk of every host named.`,
 	f.DurationVar(&expires, "expires", 0, "how long hosts stay armed; 0 = 12h")
 	f.IntVar(&j.MaxAttempts, "attempts", 0, "boots into the agent per host; 0 = 3")
 	f.BoolVar(&j.DryRun, "dry-run", false, "show the plan, change nothing")
+	f.StringVar(&j.Disk, "disk", "", "disk `RULE` for every host of the job, beside its own (host set --help)")
+	f.StringSliceVar(&j.ReplaceForeign, "replace-foreign", nil, "`KINDS` of foreign data that may be overwritten, separated by commas")
 	f.BoolVar(&detach, "detach", false, "do not follow the job")
 	return cmd
 }

@@ -19,6 +19,7 @@ const (
 	TypeESP      = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 	TypeBIOSBoot = "21686148-6449-6e6f-744e-656564454649"
 	TypeMSR      = "e3c9e316-0b5c-4db8-817d-f92df00215ae"
+	TypeWinRE    = "de94bba4-06d1-4d40-a16a-bfd50179d6ac" // Windows recovery
 )
 
 // HeadSize is the stretch from LBA 0 in which both table kinds must lie, in bytes. The agent writes it last.
@@ -35,6 +36,8 @@ type Table struct {
 	GUID     string  // GPT disk GUID, or the MBR disk id as 8 hex digits
 	Parts    []Entry // in the order of their numbers; an MBR extended partition is not one of them
 	Warnings []string
+
+	containers []Entry // extended partitions
 
 	ebrs     []int64 // byte offsets of extended boot records
 	end      int64   // end of the last partition or extended partition
@@ -120,7 +123,7 @@ func (t *Table) finish(containers []Entry) error {
 			return fmt.Errorf("read partition table: partitions %d and %d overlap: %w", byStart[i-1].N, byStart[i].N, ErrDamaged)
 		}
 	}
-	t.first = byStart[0].Start
+	t.first, t.containers = byStart[0].Start, containers
 	for _, e := range append(byStart, containers...) {
 		if e.Start < int64(t.Sector) {
 			return fmt.Errorf("read partition table: partition %d starts inside the table: %w", e.N, ErrDamaged)

@@ -191,7 +191,7 @@ func TestAdapt(t *testing.T) {
 		}
 		// And back: a scan of a bigger disk compares cell 0 with the image.
 		full := append(bytes.Clone(head), make([]byte, HeadSize-len(head))...)
-		if err := Refit(full, c.size, int64(len(b)), 512); err != nil {
+		if err := Refit(full, c.size, int64(len(b)), 512, 0, 0); err != nil {
 			t.Fatalf("Refit = %v", err)
 		}
 		if !bytes.Equal(full[:len(primary)], b[:len(primary)]) {
@@ -280,6 +280,10 @@ func TestRefuses(t *testing.T) {
 		"two extended":        {set(m, 446+16+4, 5), ErrUnsupported},
 		"overlap":             {set(m, 446+16+8, 0, 9), ErrDamaged},
 		"starts at 0":         {set(m, 446+8, 0, 0, 0, 0), ErrDamaged},
+		"GPT overlap":         {fixSums(set(g, 1024+128+40, 0xff, 0xff)), ErrDamaged},
+		"GPT in its table":    {fixSums(set(g, 1024+32, 3, 0)), ErrDamaged},
+		"chain back":          {set(m, 40960*512+446+16+4, 5, 0, 0, 0, 0, 0x20, 0, 0, 1, 0, 0, 0), ErrDamaged},
+		"chain to itself":     {set(m, 40960*512+446+16+4, 5, 0, 0, 0, 0, 0x50, 0, 0, 1, 0, 0, 0), ErrDamaged},
 	} {
 		_, err := Read(bytes.NewReader(c.b), int64(len(c.b)), 0)
 		if !errors.Is(err, c.want) {

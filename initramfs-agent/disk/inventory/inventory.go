@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"labswarm/api"
+	"labswarm/images/fsmap/part"
 )
 
 // System says where to look. The zero value is of no use; Real is the running
@@ -106,6 +107,26 @@ func (s System) ByNumber(major, minor uint32) (api.Disk, error) {
 		return api.Disk{}, fmt.Errorf("find disk %d:%d: %w", major, minor, err)
 	}
 	return s.Describe(filepath.Base(p))
+}
+
+// Partitions returns the partitions of a disk that the kernel knows. Type is not
+// set. A damaged or unusual table is one that perhaps only the kernel reads.
+func (s System) Partitions(name string) []part.Entry {
+	list, err := os.ReadDir(filepath.Join(s.Sys, "block", name))
+	if err != nil {
+		return nil
+	}
+	var out []part.Entry
+	for _, e := range list {
+		n, err1 := strconv.Atoi(s.read(name, e.Name()+"/partition"))
+		start, err2 := strconv.ParseInt(s.read(name, e.Name()+"/start"), 10, 64)
+		size, err3 := strconv.ParseInt(s.read(name, e.Name()+"/size"), 10, 64)
+		if err1 == nil && err2 == nil && err3 == nil {
+			out = append(out, part.Entry{N: n, Start: start * 512, Size: size * 512})
+		}
+	}
+	slices.SortFunc(out, func(a, b part.Entry) int { return a.N - b.N })
+	return out
 }
 
 // Path returns the device node of a disk.

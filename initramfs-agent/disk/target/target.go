@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"labswarm/api"
+	"labswarm/api/diskrule"
 	"labswarm/api/order"
 	"labswarm/internal/units"
 )
@@ -21,40 +22,12 @@ func IDOf(d api.Disk) order.DiskID {
 	return order.DiskID{WWN: d.WWN, Serial: d.Serial, Model: d.Model, Bytes: d.Bytes, Sector: d.Sector, Bus: d.Bus}
 }
 
-// Excluded says why a disk may never be a target; "" means that it is a
-// candidate. Kernel names say what kind of device it is and nothing else.
-func Excluded(d api.Disk) string {
-	for _, k := range []struct{ prefix, why string }{
-		{"loop", "loop device"}, {"ram", "RAM disk"}, {"zram", "RAM disk"}, {"dm-", "device mapper"},
-		{"md", "RAID device"}, {"sr", "optical drive"}, {"fd", "floppy disk"}, {"nbd", "network disk"},
-	} {
-		if strings.HasPrefix(d.Name, k.prefix) && (k.prefix != "loop" || d.Bus != "loop") {
-			return k.why
-		}
-	}
-	switch {
-	case d.Bytes <= 0:
-		return "no medium"
-	case d.Removable:
-		return "removable"
-	case d.Bus == "usb" || d.Bus == "firewire":
-		return "connected by " + d.Bus
-	case d.ReadOnly:
-		return "read-only"
-	case d.InUse != "":
-		return "in use: " + d.InUse
-	case d.Sector < 512 || d.Sector&(d.Sector-1) != 0:
-		return fmt.Sprintf("sector size %d", d.Sector)
-	}
-	return ""
-}
-
 // Annotate returns the disks with Note set to the reason why each is no
 // candidate.
 func Annotate(disks []api.Disk) []api.Disk {
 	out := make([]api.Disk, len(disks))
 	for i, d := range disks {
-		d.Note = Excluded(d)
+		d.Note = diskrule.Excluded(d)
 		out[i] = d
 	}
 	return out
@@ -66,7 +39,7 @@ func Annotate(disks []api.Disk) []api.Disk {
 func Choose(want order.DiskID, disks []api.Disk) (api.Disk, error) {
 	var candidates, fits []api.Disk
 	for _, d := range disks {
-		if Excluded(d) == "" {
+		if diskrule.Excluded(d) == "" {
 			candidates = append(candidates, d)
 		}
 	}
@@ -107,14 +80,20 @@ func same(want order.DiskID, d api.Disk) bool {
 	return want.Model == d.Model && d.WWN == "" && d.Serial == ""
 }
 
-// Describe is a disk as a person sees it.
-func Describe(d api.Disk) string {
-	s := d.Name + ": " + text(IDOf(d))
-	if why := Excluded(d); why != "" {
-		s += " [" + why + "]"
+// Foreign refuses a disk that holds data which may belong to something bigger,
+// unless the order names it. It is asked again about what stands behind the open
+// descriptor.
+func Foreign(d api.Disk, known []api.Mark) error {
+	extra := diskrule.Unexpected(d.Foreign, known)
+	if len(extra) == 0 {
+		return nil
 	}
-	return s
+	return &api.Fault{Code: api.CodeDiskForeign,
+		Text: fmt.Sprintf("nothing was written: %s holds %s, which the order does not give up", Describe(d), diskrule.Marks(extra))}
 }
+
+// Describe is a disk as a person sees it.
+func Describe(d api.Disk) string { return diskrule.List([]api.Disk{d}) }
 
 func text(d order.DiskID) string {
 	id := "without serial number"
@@ -132,12 +111,5 @@ func text(d order.DiskID) string {
 }
 
 func fault(code string, disks []api.Disk, format string, args ...any) error {
-	list := make([]string, 0, len(disks))
-	for _, d := range disks {
-		list = append(list, Describe(d))
-	}
-	if len(list) == 0 {
-		list = append(list, "none")
-	}
-	return &api.Fault{Code: code, Text: fmt.Sprintf(format, args...) + ". Disks seen: " + strings.Join(list, "; ")}
+	return &api.Fault{Code: code, Text: fmt.Sprintf(format, args...) + ". Disks seen: " + diskrule.List(disks)}
 }

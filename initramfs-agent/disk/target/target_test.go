@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"labswarm/api"
+	"labswarm/api/diskrule"
 	"labswarm/api/order"
 
 	"pgregory.net/rapid"
@@ -16,38 +17,6 @@ func sata(name, serial string) api.Disk {
 }
 
 func with(d api.Disk, f func(*api.Disk)) api.Disk { f(&d); return d }
-
-func TestExcluded(t *testing.T) {
-	good := sata("sda", "s1")
-	tests := []struct {
-		name string
-		d    api.Disk
-		want string
-	}{
-		{"plain disk", good, ""},
-		{"nvme", with(good, func(d *api.Disk) { d.Name, d.Bus = "nvme0n1", "nvme" }), ""},
-		{"4Kn", with(good, func(d *api.Disk) { d.Sector = 4096 }), ""},
-		{"permitted loop", with(good, func(d *api.Disk) { d.Name, d.Bus = "loop3", "loop" }), ""},
-		{"loop", with(good, func(d *api.Disk) { d.Name = "loop3" }), "loop device"},
-		{"ram", with(good, func(d *api.Disk) { d.Name = "ram0" }), "RAM disk"},
-		{"zram", with(good, func(d *api.Disk) { d.Name = "zram0" }), "RAM disk"},
-		{"dm", with(good, func(d *api.Disk) { d.Name = "dm-0" }), "device mapper"},
-		{"md", with(good, func(d *api.Disk) { d.Name = "md127" }), "RAID device"},
-		{"optical", with(good, func(d *api.Disk) { d.Name = "sr0" }), "optical drive"},
-		{"floppy", with(good, func(d *api.Disk) { d.Name = "fd0" }), "floppy disk"},
-		{"removable", with(good, func(d *api.Disk) { d.Removable = true }), "removable"},
-		{"usb", with(good, func(d *api.Disk) { d.Bus = "usb" }), "connected by usb"},
-		{"read-only", with(good, func(d *api.Disk) { d.ReadOnly = true }), "read-only"},
-		{"empty card reader", with(good, func(d *api.Disk) { d.Bytes = 0 }), "no medium"},
-		{"mounted", with(good, func(d *api.Disk) { d.InUse = "sda1 mounted on /" }), "in use: sda1 mounted on /"},
-		{"odd sector", with(good, func(d *api.Disk) { d.Sector = 520 }), "sector size 520"},
-	}
-	for _, tt := range tests {
-		if got := Excluded(tt.d); got != tt.want {
-			t.Errorf("%s: Excluded = %q; want %q", tt.name, got, tt.want)
-		}
-	}
-}
 
 func TestChoose(t *testing.T) {
 	a, b := sata("sda", "AAA"), sata("sdb", "BBB")
@@ -125,12 +94,12 @@ func TestChooseNeverPicksExcluded(t *testing.T) {
 		if err != nil {
 			return
 		}
-		if why := Excluded(got); why != "" {
+		if why := diskrule.Excluded(got); why != "" {
 			t.Fatalf("chose %s although %s", got.Name, why)
 		}
 		n := 0
 		for _, d := range disks {
-			if Excluded(d) == "" && same(want, d) {
+			if diskrule.Excluded(d) == "" && same(want, d) {
 				n++
 			}
 		}

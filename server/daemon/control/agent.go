@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"labswarm/api"
+	"labswarm/api/diskrule"
 	"labswarm/api/order"
 	"labswarm/server/inventory"
 	"labswarm/server/inventory/ident"
@@ -209,7 +210,12 @@ func (e *Engine) unconfirmed(k slotKey) job.Counters {
 func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, key ed25519.PublicKey, req *api.EnrolRequest, orderID string, issued time.Time) (job.Enrol, error) {
 	ev := job.Enrol{Firmware: firmware(req.Evidence)}
 	ev.Session = job.Session{BootID: req.BootID, Nonce: req.Nonce, PeerPort: req.PeerPort, LinkMbps: bootLink(req.Evidence), OrderID: orderID}
-	disk, fault := job.PickDisk(req.Evidence.Disks, h.Disk, j.MinBytes, j.Sector)
+	want, err := wanted(h, j.Disk)
+	if err != nil {
+		return ev, err
+	}
+	want.MinBytes, want.Sector, want.Replace, want.Own, want.Resume = j.MinBytes, j.Sector, j.Replace, j.Own, s.PONR
+	disk, fault := diskrule.Pick(req.Evidence.Disks, want)
 	if fault != nil {
 		ev.Code, ev.Text = fault.Code, fault.Text
 		return ev, nil //nolint:nilerr // a disk that does not fit is the host's failure, not ours: the event carries it
@@ -234,7 +240,7 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, ke
 	o := order.Order{
 		V: 1, ID: orderID, ServerKeyID: e.keyID, IssuedAt: issued.Format(time.RFC3339), Job: j.ID, Attempt: s.Hard + 1,
 		FenceEpoch: string(epoch), FenceFloor: floor,
-		Host: hostID(h, req.Evidence), BootID: req.BootID, AgentNonce: req.Nonce, Disk: diskID(*disk),
+		Host: hostID(h, req.Evidence), BootID: req.BootID, AgentNonce: req.Nonce, Disk: diskID(*disk), Replace: disk.Foreign,
 		Image: order.ImageRef{Name: j.Image, Version: j.Version, ManifestDigest: j.ManifestDigest, MinDiskBytes: j.MinBytes, Sector: j.Sector},
 		Scope: "disk", Mode: "delta", After: j.After, Swarm: swarm,
 		ExpiresAfterS: min(max(int64(end.Sub(issued)/time.Second), minOrderS), maxOrderS),

@@ -29,8 +29,9 @@ import (
 // ImageInfo is what a job needs to know of an image version.
 type ImageInfo struct {
 	api.Image
-	Sector   int    // logical sector of the image, bytes
-	Readback string // hex digest that a right disk reads back as
+	Sector   int        // logical sector of the image, bytes
+	Readback string     // hex digest that a right disk reads back as
+	Own      []api.Mark // containers (LUKS, LVM, ...) that the image brings itself
 }
 
 // Images is the image store as seen from here.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"labswarm/api"
+	"labswarm/api/diskrule"
 	"labswarm/server/event"
 	"labswarm/server/inventory"
 	"labswarm/server/job"
@@ -34,6 +35,9 @@ type idem struct {
 // PlanJob is the dry run: what CreateJob would do, and nothing is stored.
 func (e *Engine) PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, error) {
 	img, err := e.image(req)
+	if err == nil {
+		err = checkDisk(req)
+	}
 	if err != nil {
 		return api.JobPlan{}, err
 	}
@@ -45,7 +49,7 @@ func (e *Engine) PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, 
 		}
 		plan.Hosts = nil
 		for _, h := range hosts {
-			line, err := planHost(tx, h, img)
+			line, err := planHost(tx, h, img, req)
 			if err != nil {
 				return err
 			}
@@ -57,7 +61,7 @@ func (e *Engine) PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, 
 }
 
 // planHost says what would happen to one host.
-func planHost(tx store.Tx, h api.Host, img ImageInfo) (api.JobPlanHost, error) {
+func planHost(tx store.Tx, h api.Host, img ImageInfo, req *api.JobCreate) (api.JobPlanHost, error) {
 	line := api.JobPlanHost{Host: h.Name, Verdict: "go", Reason: "armed at once; starts when the host boots from the network"}
 	j, s, err := hostSlot(tx, h.Name)
 	if err != nil {
@@ -72,7 +76,12 @@ func planHost(tx store.Tx, h api.Host, img ImageInfo) (api.JobPlanHost, error) {
 	if h.Evidence == nil {
 		return line, nil
 	}
-	d, fault := job.PickDisk(h.Evidence.Disks, h.Disk, img.MinBytes, img.Sector)
+	want, err := wanted(h, req.Disk)
+	if err != nil {
+		return line, err
+	}
+	want.MinBytes, want.Sector, want.Replace, want.Own = img.MinBytes, img.Sector, req.ReplaceForeign, img.Own
+	d, fault := diskrule.Pick(h.Evidence.Disks, want)
 	if fault != nil {
 		if line.Verdict == "go" {
 			line.Reason = "as last seen it will be refused: " + fault.Text
@@ -80,6 +89,9 @@ func planHost(tx store.Tx, h api.Host, img ImageInfo) (api.JobPlanHost, error) {
 		return line, nil
 	}
 	line.Disk = fmt.Sprintf("%s %s %d bytes", d.Model, d.Serial, d.Bytes)
+	if len(d.Foreign) > 0 {
+		line.Disk += ", REPLACES " + diskrule.Marks(d.Foreign)
+	}
 	return line, nil
 }
 
@@ -148,7 +160,7 @@ func checkCreate(req *api.JobCreate, img ImageInfo) error {
 	case req.MaxAttempts < 0 || req.MaxAttempts > maxAttempts:
 		return badRequest(api.CodeUsage, "%d attempts: at most %d", req.MaxAttempts, maxAttempts)
 	}
-	return nil
+	return checkDisk(req)
 }
 
 // newJob fills in a record.
@@ -158,7 +170,7 @@ func newJob(req *api.JobCreate, img ImageInfo, now time.Time) job.Job {
 		NotAfter: now.UTC().Add(job.DefaultLife), Overrun: job.MaxOverrun, After: req.After,
 		MaxHard: job.DefaultHard, MaxSoft: job.DefaultSoft,
 		CellBytes: img.CellBytes, Cells: img.Cells, BytesShipped: img.BytesShipped, DiskBytes: img.DiskBytes,
-		MinBytes: img.MinBytes, Sector: img.Sector, InfoHash: img.InfoHash, ManifestDigest: img.Digest, Readback: img.Readback,
+		MinBytes: img.MinBytes, Sector: img.Sector, Disk: req.Disk, Replace: req.ReplaceForeign, Own: img.Own, InfoHash: img.InfoHash, ManifestDigest: img.Digest, Readback: img.Readback,
 	}
 	if req.ExpiresInS > 0 {
 		j.NotAfter = now.UTC().Add(time.Duration(req.ExpiresInS) * time.Second)
@@ -342,7 +354,7 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 		return err
 	}
 	_, err := event.Append(tx, api.Event{Time: now.UTC(), Level: "info", Code: "job_created", Job: j.ID, Room: j.Room,
-		Text: fmt.Sprintf("job created: image %s/%s, %d hosts", j.Image, j.Version, len(hosts))})
+		Text: fmt.Sprintf("job created: image %s/%s, %d hosts", j.Image, j.Version, len(hosts)) + diskText(j)})
 	return err
 }
 
