@@ -23,6 +23,7 @@ const (
 	CodeBadImage     = "IM" // manifest, signature or torrent do not fit together
 	CodeDiskSector   = "DZ" // 512/4096 logical sector mismatch
 	CodeAmbiguous    = "DA" // more than one disk fits
+	CodePersonalise  = "PE" // the disk is right, but the PC's own name and keys could not be put on it
 
 	CodeUsage        = "usage"
 	CodeNotFound     = "not_found"

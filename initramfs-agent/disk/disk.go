@@ -147,7 +147,7 @@ func (s *Set) openChecked(want order.DiskID, d api.Disk) (*Writable, error) {
 	if err := s.recheck(fd, want, d); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return &Writable{Reader: Reader{fd: fd, name: d.Name, size: d.Bytes, direct: direct}, disk: d, sector: int64(d.Sector)}, nil
+	return &Writable{Reader: Reader{fd: fd, name: d.Name, size: d.Bytes, direct: direct}, disk: d, path: s.sys.Path(d), sector: int64(d.Sector)}, nil
 }
 
 func (s *Set) recheck(fd int, want order.DiskID, d api.Disk) error {

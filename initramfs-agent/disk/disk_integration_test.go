@@ -4,12 +4,10 @@ package disk_test
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"errors"
 	"math/rand/v2"
 	"os"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,36 +34,6 @@ func set(protect bool, names ...string) *disk.Set {
 	sys := inventory.Real()
 	sys.Only, sys.Loops = names, true
 	return disk.NewSet(sys, protect)
-}
-
-// cleared makes the one key to a disk, the only way there is: a signed order,
-// verified, and a signed commence.
-func cleared(t *testing.T, id order.DiskID) order.Cleared {
-	t.Helper()
-	pub, key, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := order.Order{V: 1, ID: "o", ServerKeyID: order.KeyID(pub), FenceEpoch: "e", BootID: "b", AgentNonce: "n", Scope: "disk", Mode: "delta", After: "reboot",
-		ExpiresAfterS: 60, Host: order.HostID{MACs: []string{"52:54:00:00:00:01"}}, Disk: id,
-		Image: order.ImageRef{Name: "x", ManifestDigest: "d", MinDiskBytes: 1 << 20, Sector: id.Sector}}
-	env, err := order.Sign(key, order.TypeOrder, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := order.Verify(env, order.Facts{Keys: []ed25519.PublicKey{pub}, BootID: "b", Nonce: "n", MACs: o.Host.MACs, Disk: id}, "d")
-	if err != nil {
-		t.Fatal(err)
-	}
-	env, err = order.Sign(key, order.TypeCommence, order.Commence{OrderID: "o", BootID: "b", AgentNonce: "n", FenceEpoch: "e", Fence: 1, PlanDigest: "p"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := v.Clear(env, "p", time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 func only(t *testing.T, s *disk.Set) api.Disk {
@@ -122,7 +90,7 @@ func TestGuardKeepsDisksReadOnly(t *testing.T) {
 		d = list[1]
 	}
 	id := target.IDOf(d)
-	if _, err := s.Open(cleared(t, id)); err == nil {
+	if _, err := s.Open(agenttest.Cleared(t, id)); err == nil {
 		t.Fatal("two disks with one identity (seat.img): Open chose one")
 	}
 	if err := poke(b.Dev); err == nil {
@@ -134,7 +102,7 @@ func TestWritable(t *testing.T) {
 	for _, opts := range [][]string{nil, {"-b", "4096"}} {
 		l := agenttest.NewLoop(t, noise(), opts...)
 		s := set(true, l.Name)
-		w, err := s.Open(cleared(t, target.IDOf(only(t, s))))
+		w, err := s.Open(agenttest.Cleared(t, target.IDOf(only(t, s))))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +180,7 @@ func TestOpenLooksAgain(t *testing.T) {
 	} {
 		wrong := id
 		change(&wrong)
-		if _, err := s.Open(cleared(t, wrong)); err == nil {
+		if _, err := s.Open(agenttest.Cleared(t, wrong)); err == nil {
 			t.Errorf("opened a disk with another %s", name)
 		}
 	}
@@ -222,13 +190,13 @@ func TestOpenLooksAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var f *api.Fault
-	if _, err := s.Open(cleared(t, id)); !errors.As(err, &f) || !errors.Is(err, unix.EBUSY) {
+	if _, err := s.Open(agenttest.Cleared(t, id)); !errors.As(err, &f) || !errors.Is(err, unix.EBUSY) {
 		t.Errorf("Open of a held disk = %v; want EBUSY", err)
 	}
 	if err := unix.Close(fd); err != nil {
 		t.Fatal(err)
 	}
-	w, err := s.Open(cleared(t, id))
+	w, err := s.Open(agenttest.Cleared(t, id))
 	if err != nil {
 		t.Fatal(err)
 	}
