@@ -64,10 +64,11 @@ func firmware() (kind string, secureBoot int) {
 	return "uefi", 0
 }
 
-// hostname is the kernel's, which a personalised boot would have set.
+// hostname is what /etc/hostname of the disk's data partition held when the boot
+// loader read it, and packed it as /hostname beside this program.
 func hostname() string {
-	b, err := os.ReadFile("/proc/sys/kernel/hostname")
-	if h := strings.TrimSpace(string(b)); err == nil && h != "" && h != "(none)" {
+	b, err := os.ReadFile("/hostname")
+	if h := strings.TrimSpace(string(b)); err == nil && h != "" {
 		return h
 	}
 	return "tinyos"
