@@ -1,6 +1,8 @@
 package agenttest
 
 import (
+	"crypto/ed25519"
+	"encoding/hex"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"labswarm/images/library"
+	"labswarm/initramfs-agent/bundle"
 	"labswarm/internal/testreq"
 )
 
@@ -108,4 +112,42 @@ cd /; umount "$d"; rm "$p"`, file, strconv.FormatInt(size, 10))
 		t.Fatalf("%s has no tree:\n%s", file, out)
 	}
 	return files
+}
+
+// Image makes an image of the disk, as `labswarm image import` does.
+func (s *System) Image(t testing.TB) *Image {
+	t.Helper()
+	pub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []ed25519.PublicKey{pub}
+	lib, err := library.Open(t.TempDir(), key, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := lib.Import(t.Context(), library.ImportOptions{Name: "system", File: s.File, Cell: 256 << 10, Codec: library.CodecNone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	im := &Image{Keys: keys, Files: map[string][]byte{"manifest.json": v.ManifestJSON(), "manifest.sig": v.Sig(), "image.torrent": v.TorrentBytes()}}
+	if b := v.UsedBin(); b != nil {
+		im.Files["used.bin"] = b
+	}
+	if b := v.HashesBin(); b != nil {
+		im.Files["hashes.bin"] = b
+	}
+	if im.Raw, err = os.ReadFile(s.File); err != nil {
+		t.Fatal(err)
+	}
+	sum := v.Digest()
+	if im.Bundle, err = bundle.Load(im.File, keys, hex.EncodeToString(sum[:])); err != nil {
+		t.Fatal(err)
+	}
+	return im
 }
