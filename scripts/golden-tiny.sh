@@ -51,15 +51,24 @@ mkdir "$W/initramfs"
 (cd "$REPO" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$W/initramfs/init" ./scripts/tinyos)
 mkdir "$W/initramfs/dev"
 (cd "$W/initramfs" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible) | zstd -q -10 > "$W/initrd.img"
-# GRUB reads the name from the data partition and hands it over as a file.
-NAME= FIND=
-case $WITH in ext4 | xfs) NAME='newc:hostname:($data)/etc/hostname' FIND="search --no-floppy --fs-uuid --set=data $DATA_UUID" ;; esac
-cat > "$W/grub.cfg" <<X
+# The name reaches the OS on the kernel's command line. GRUB 2.06 can put no file
+# into a variable, and packs initramfs files that Linux refuses (newc: names without
+# their end), so it runs /etc/hostname as a script: each name it may hold is a command.
+{
+  for n in tinyos $(seq -f 'pc%02g' 64); do echo "function $n { set name=$n; }"; done
+  echo "search --no-floppy --fs-uuid --set=root $ESP_UUID"
+  case $WITH in ext4 | xfs)
+    echo "search --no-floppy --fs-uuid --set=data $DATA_UUID"
+    echo 'source ($data)/etc/hostname' ;;
+  esac
+  echo 'linux /vmlinuz console=ttyS0,115200 quiet panic=5 tinyos.name=$name'
+  echo 'initrd /initrd.img'
+  echo boot
+} > "$W/grub.cfg"
+# What is built into GRUB's core is read by a simpler parser.
+cat > "$W/early.cfg" <<X
 search --no-floppy --fs-uuid --set=root $ESP_UUID
-$FIND
-linux /vmlinuz console=ttyS0,115200 quiet panic=5
-initrd /initrd.img $NAME
-boot
+configfile (\$root)/EFI/debian/grub.cfg
 X
 
 # --- the disk
@@ -103,7 +112,7 @@ make_esp "$W/esp" "$ESP" TINYESP $ESP_ID "$W/grub.cfg"
 mcopy -i "$W/esp" "$KERNEL" ::vmlinuz
 mcopy -i "$W/esp" "$W/initrd.img" ::initrd.img
 put "$W/esp" "$IMG" $E
-put_grub_bios "$IMG" $CORE "$W" "$W/grub.cfg" $PART fat ext2 xfs
+put_grub_bios "$IMG" $CORE "$W" "$W/early.cfg" $PART fat ext2 xfs
 
 # --- the data partition: a marker, a file of random bytes, a few small files, and
 # what the agent changes on each PC

@@ -3,6 +3,7 @@ package classroom
 import (
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,6 +64,9 @@ func (o *ownPart) compare(ctx context.Context, same func(string, span) error, wh
 	if n, err = compareTrees(want, got, o.host); err != nil {
 		return 0, differ(err)
 	}
+	if err := o.grown(); err != nil {
+		return 0, differ(err)
+	}
 	switch o.kind {
 	case "xfs":
 		err = checkCopy(ctx, o.disk, o.on, "xfs_repair", "-n")
@@ -78,6 +82,51 @@ func (o *ownPart) compare(ctx context.Context, same func(string, span) error, wh
 		return 0, differ(err)
 	}
 	return n, nil
+}
+
+// grown wants the filesystem to have grown where its partition has.
+func (o *ownPart) grown() error {
+	was, err := fsBytes(o.image, o.kind, o.in.from)
+	if err != nil {
+		return err
+	}
+	is, err := fsBytes(o.disk, o.kind, o.on.from)
+	if err != nil {
+		return err
+	}
+	room := o.on.to - o.on.from
+	more := room - (o.in.to - o.in.from)
+	// ext4 leaves a last group out that is too small to be of use.
+	if is > room || is < was || more >= 16<<20 && is-was < more/2 || more == 0 && is != was {
+		return fmt.Errorf("its filesystem has %d bytes in a partition of %d; in the image %d in %d", is, room, was, room-more)
+	}
+	return nil
+}
+
+// fsBytes reads a filesystem's size from its superblock: Documentation/filesystems/ext4/super.rst,
+// XFS Algorithms and Data Structures, Btrfs on-disk format.
+func fsBytes(file, kind string, at int64) (int64, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return 0, fmt.Errorf("read superblock: %w", err)
+	}
+	defer func() { _ = f.Close() }() // read only
+	sb := make([]byte, 1024)
+	off := map[string]int64{"xfs": 0, "btrfs": 64 << 10}[kind]
+	if strings.HasPrefix(kind, "ext") {
+		off = 1024
+	}
+	if _, err := f.ReadAt(sb, at+off); err != nil {
+		return 0, fmt.Errorf("read superblock: %w", err)
+	}
+	be, le := binary.BigEndian, binary.LittleEndian
+	switch kind {
+	case "xfs":
+		return int64(be.Uint64(sb[8:])) * int64(be.Uint32(sb[4:])), nil
+	case "btrfs":
+		return int64(le.Uint64(sb[0x70:])), nil
+	}
+	return (int64(le.Uint32(sb[4:])) + int64(le.Uint32(sb[0x150:]))<<32) << (10 + le.Uint32(sb[24:])), nil
 }
 
 // entry is one path of a mounted tree, folders included.

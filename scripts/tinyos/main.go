@@ -65,11 +65,16 @@ func firmware() (kind string, secureBoot int) {
 }
 
 // hostname is what /etc/hostname of the disk's data partition held when the boot
-// loader read it, and packed it as /hostname beside this program.
+// loader read it; see scripts/golden-tiny.sh.
 func hostname() string {
-	b, err := os.ReadFile("/hostname")
-	if h := strings.TrimSpace(string(b)); err == nil && h != "" {
-		return h
+	b, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "tinyos"
+	}
+	for _, word := range strings.Fields(string(b)) {
+		if name, ok := strings.CutPrefix(word, "tinyos.name="); ok && name != "" {
+			return name
+		}
 	}
 	return "tinyos"
 }
