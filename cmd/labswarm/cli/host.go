@@ -93,7 +93,6 @@ func newHost(e *env) *cobra.Command {
 	return group("host", "the PCs", add, ls, show, rm)
 }
 
-// hostList prints the hosts of a room, or all.
 // hostsOf fetches the hosts of a room, "" = all. A room without any does not exist.
 func hostsOf(cmd *cobra.Command, c *client.Client, room string) ([]api.Host, error) {
 	all, err := c.Hosts(cmd.Context())
@@ -112,6 +111,7 @@ func hostsOf(cmd *cobra.Command, c *client.Client, room string) ([]api.Host, err
 	return hosts, nil
 }
 
+// hostList prints the hosts of a room, or all.
 func (e *env) hostList(cmd *cobra.Command, room string) error {
 	c := e.client()
 	defer c.Close()
