@@ -356,8 +356,11 @@ func compareESP(ctx context.Context, image, disk, host string, p span) (n int, e
 		Host string `json:"host"`
 	}
 	const hostFile = "labswarm/host.json"
-	if err := json.Unmarshal([]byte(trees[disk][hostFile]), &said); err != nil || said.Host != host {
-		return 0, fmt.Errorf("/%s says %q, not host %q (%v)", hostFile, trees[disk][hostFile], host, err)
+	if err := json.Unmarshal([]byte(trees[disk][hostFile]), &said); err != nil {
+		return 0, fmt.Errorf("/%s says %q: %w", hostFile, trees[disk][hostFile], err)
+	}
+	if said.Host != host {
+		return 0, fmt.Errorf("/%s says host %q, not %q", hostFile, said.Host, host)
 	}
 	delete(trees[disk], hostFile)
 	if !maps.Equal(trees[image], trees[disk]) {

@@ -204,3 +204,80 @@ func TestOpenLooksAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestShareWhileReading: other hosts are served while the disk is shared with the
+// kernel's filesystems and taken back, through the same descriptor; meanwhile
+// the partition is there, afterwards it is not.
+func TestShareWhileReading(t *testing.T) {
+	l := agenttest.NewLoop(t, noise())
+	s := set(true, l.Name)
+	w, err := s.Open(agenttest.Cleared(t, target.IDOf(only(t, s))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	part := disk.Span{N: 3, Start: 1 << 20, Size: 4 << 20}
+	if err := w.Share([]disk.Span{part}); err == nil {
+		t.Error("a disk whose writing has not begun was shared")
+	}
+	if err := w.Invalidate(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	want := noise()[2<<20 : 3<<20]
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() { // until stop
+		buf, err := disk.Buffer(1 << 20)
+		for err == nil {
+			select {
+			case <-stop:
+				ended <- disk.FreeBuffer(buf)
+				return
+			default:
+			}
+			if err = w.ReadAt(buf, 2<<20); err == nil && !bytes.Equal(buf, want) {
+				err = errors.New("another content was read")
+			}
+		}
+		ended <- err
+	}()
+	for range 20 {
+		if err := w.Share([]disk.Span{part}); err != nil {
+			t.Fatal(err)
+		}
+		node, err := w.Device(3)
+		if err != nil || node != l.Dev+"p3" {
+			t.Fatalf("Device = %s, %v", node, err)
+		}
+		if _, err := w.Device(1); err == nil {
+			t.Error("a partition that was not announced has a node")
+		}
+		f, err := os.Open(node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 1<<20)
+		if _, err := f.ReadAt(got, 1<<20); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("the partition holds something else, %v", err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := w.Unshare(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(node); err == nil {
+			t.Error("the partition is still there")
+		}
+		if fd, err := unix.Open(l.Dev, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0); err == nil {
+			t.Errorf("another one could take the disk: %v", unix.Close(fd))
+		}
+	}
+	close(stop)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -2,7 +2,6 @@ package personalise
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -244,7 +243,7 @@ func TestHostFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"format":1,"host":"pc07","room":"A101","image":"debian/1","job":3}` + "\n"
-	if got := fmt.Sprintf("%s", p.Changes[1].Content); p.Changes[0].Path != "labswarm" || p.Changes[1].Path != "labswarm/host.json" || got != want {
+	if got := string(p.Changes[1].Content); p.Changes[0].Path != "labswarm" || p.Changes[1].Path != "labswarm/host.json" || got != want {
 		t.Errorf("%s = %s; want %s", p.Changes[1].Path, got, want)
 	}
 	if _, err := HostFile(Host{Name: `a"b`}); err == nil {
