@@ -94,15 +94,14 @@ func List(t testing.TB, fs, file string, size int64) map[string]string {
 	t.Helper()
 	check := map[string]string{"ext4": "e2fsck -fn", "xfs": "xfs_repair -n", "btrfs": "btrfs check -p"}[fs]
 	opts := map[string]string{"ext4": "ro,noload", "xfs": "ro,norecovery,nouuid", "btrfs": "ro"}[fs]
-	out := Sh(t, `d=$(mktemp -d -p "$(dirname "$1")"); p="$d.fs"
-dd if="$1" of="$p" bs=1M skip=1 count=$(($2 / 1048576)) conv=sparse status=none
-`+check+` "$p" > "$d.log" 2>&1 || { cat "$d.log"; exit 1; }
-mount -o loop,`+opts+` "$p" "$d"
+	out := Sh(t, `d=$(mktemp -d -p "$(dirname "$1")"); dev=$(losetup --find --show --read-only --offset 1048576 --sizelimit "$2" "$1")
+trap 'cd /; umount "$d" 2> /dev/null; losetup --detach "$dev"' EXIT
+`+check+` "$dev" > "$d.log" 2>&1 || { cat "$d.log"; exit 1; }
+mount -o `+opts+` "$dev" "$d"
 cd "$d"
 find . ! -type d -printf '%P\t%y %m %U:%G %s %l\n'
 find . -type d -printf '%P\t%y %m %U:%G\n'
-find . -type f -exec sha256sum {} + | sed 's/^\([0-9a-f]*\)  \.\/\(.*\)/\2\t \1/'
-cd /; umount "$d"; rm "$p"`, file, strconv.FormatInt(size, 10))
+find . -type f -exec sha256sum {} + | sed 's/^\([0-9a-f]*\)  \.\/\(.*\)/\2\t \1/'`, file, strconv.FormatInt(size, 10))
 	files := map[string]string{}
 	for line := range strings.SplitSeq(strings.TrimSpace(out), "\n") {
 		name, rest, _ := strings.Cut(line, "\t")

@@ -97,11 +97,10 @@ func TestFinalise(t *testing.T) {
 			after := agenttest.List(t, fs, l.File, s.Size+more)
 			same(t, before, after)
 			grown(t, fs, l, s.Size, more)
-			keysFit(t, fs, l, s.Size+more, out.HostKeys)
-
 			if fs != "ext4" {
 				return
 			}
+			keysFit(t, l, s.Size+more, out.HostKeys)
 			// Again, as after a power cut: the same result with other keys.
 			again, err := Run(t.Context(), w, m, parts, options(t, order.PersonaliseRequire))
 			if err != nil || slices.Equal(again.HostKeys, out.HostKeys) {
@@ -182,7 +181,7 @@ func grown(t *testing.T, fs string, l *agenttest.Loop, was, more int64) {
 	t.Helper()
 	got := agenttest.Sh(t, map[string]string{
 		"ext4":  `dumpe2fs -h "$1?offset=1048576" 2> /dev/null | awk '/^Block count/ {n = $3} /^Block size/ {b = $3} END {print n * b}'`,
-		"xfs":   `dd if="$1" of="$1.p" bs=1M skip=1 conv=sparse status=none; xfs_db -r -f -c 'sb 0' -c 'p dblocks blocksize' "$1.p" | awk '{n = n ? n * $3 : $3} END {print n}'`,
+		"xfs":   `dd if="$1" of="$1.p" bs=1M skip=1 count=1 status=none; truncate -s 1G "$1.p"; xfs_db -r -f -c 'sb 0' -c 'p dblocks blocksize' "$1.p" 2> /dev/null | awk '{n = n ? n * $3 : $3} END {print n}'`,
 		"btrfs": `dd if="$1" of="$1.p" bs=1M skip=1 count=1 status=none; btrfs inspect-internal dump-super "$1.p" | awk '/^total_bytes/ {print $2}'`,
 	}[fs], l.File)
 	if strings.TrimSpace(got) != itoa(was+more) {
@@ -191,13 +190,13 @@ func grown(t *testing.T, fs string, l *agenttest.Loop, was, more int64) {
 }
 
 // keysFit compares the reported keys with those that OpenSSH finds on the disk.
-func keysFit(t *testing.T, fs string, l *agenttest.Loop, size int64, keys []string) {
+func keysFit(t *testing.T, l *agenttest.Loop, size int64, keys []string) {
 	t.Helper()
 	testreq.Tool(t, "ssh-keygen", "openssh-client")
-	got := agenttest.Sh(t, `d=$(mktemp -d -p "$(dirname "$1")"); dd if="$1" of="$d.fs" bs=1M skip=1 count=$(($2 / 1048576)) conv=sparse status=none
-mount -o loop,ro "$d.fs" "$d"; cat "$d/etc/hosts" "$d/etc/hostname"
-for k in ed25519 ecdsa rsa; do ssh-keygen -y -f "$d/etc/ssh/ssh_host_${k}_key" | cut -d' ' -f1,2; cut -d' ' -f1,2 "$d/etc/ssh/ssh_host_${k}_key.pub"; done
-umount "$d"; rm "$d.fs"`, l.File, itoa(size))
+	got := agenttest.Sh(t, `d=$(mktemp -d -p "$(dirname "$1")"); dev=$(losetup --find --show --read-only --offset 1048576 --sizelimit "$2" "$1")
+trap 'umount "$d" 2> /dev/null; losetup --detach "$dev"' EXIT
+mount -o ro "$dev" "$d"; cat "$d/etc/hosts" "$d/etc/hostname"
+for k in ed25519 ecdsa rsa; do ssh-keygen -y -f "$d/etc/ssh/ssh_host_${k}_key" | cut -d' ' -f1,2; cut -d' ' -f1,2 "$d/etc/ssh/ssh_host_${k}_key.pub"; done`, l.File, itoa(size))
 	want := "127.0.0.1 localhost\n127.0.1.1\tpc07.lab.example pc07\n::1 localhost # six\npc07\n"
 	for _, k := range keys {
 		want += k + "\n" + k + "\n"
