@@ -4,15 +4,11 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -216,10 +212,28 @@ func compareTrees(want, got map[string]*entry, host string) (int, error) {
 			return 0, fmt.Errorf("/%s: %w", name, err)
 		}
 	}
-	if n := got["etc/hostname"]; n == nil {
-		return 0, errors.New("/etc/hostname is missing")
+	for _, name := range mustHave(want) { // also when the image has none
+		if got[name] == nil {
+			return 0, fmt.Errorf("/%s: it is missing", name)
+		}
 	}
 	return len(want), nil
+}
+
+// mustHave lists what every PC has for itself.
+func mustHave(image map[string]*entry) []string {
+	names := []string{"etc/hostname", "etc/hosts"}
+	ssh := image["etc/ssh/sshd_config"] != nil
+	for name := range image {
+		ssh = ssh || strings.HasPrefix(name, "etc/ssh/ssh_host_")
+	}
+	if ssh {
+		for _, kind := range []string{"ed25519", "ecdsa"} {
+			key := "etc/ssh/ssh_host_" + kind + "_key"
+			names = append(names, key, key+".pub")
+		}
+	}
+	return names
 }
 
 func union(a, b map[string]*entry) map[string]*entry {
@@ -322,79 +336,11 @@ func ownKey(base string, image map[string]*entry, w, g *entry) error {
 		return errors.New("it should be gone")
 	case w != nil && w.sum == g.sum:
 		return errors.New("it is the image's")
-	case w == nil && g.about != "f 600 0:0" && g.about != "f 644 0:0":
-		return fmt.Errorf("it is %s", g.about)
+	case w != nil:
+		return sameOwner(w, g)
+	}
+	if about := map[bool]string{false: "f 600 0:0", true: "f 644 0:0"}[strings.HasSuffix(base, ".pub")]; g.about != about {
+		return fmt.Errorf("it is %s, not %s", g.about, about)
 	}
 	return nil
-}
-
-// compareESP compares the files of an EFI partition that got a host file: the boot
-// sector and every file must be equal, host.json must name the PC, fsck.vfat must
-// find nothing.
-func compareESP(ctx context.Context, image, disk, host string, p span) (n int, err error) {
-	dir, err := os.MkdirTemp("", "labswarm-esp-")
-	if err != nil {
-		return 0, fmt.Errorf("compare EFI partition: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	trees := map[string]map[string]string{}
-	for _, file := range []string{image, disk} {
-		to := filepath.Join(dir, strconv.Itoa(len(trees)))
-		if err := os.Mkdir(to, 0o700); err != nil {
-			return 0, fmt.Errorf("compare EFI partition: %w", err)
-		}
-		cmd := exec.CommandContext(ctx, "mcopy", "-s", "-i", fmt.Sprintf("%s@@%d", file, p.from), "::*", to)
-		cmd.Env = append(os.Environ(), "MTOOLS_SKIP_CHECK=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("compare EFI partition: mcopy: %w: %s", err, out)
-		}
-		if trees[file], err = readFiles(to); err != nil {
-			return 0, fmt.Errorf("compare EFI partition: %w", err)
-		}
-	}
-	var said struct {
-		Host string `json:"host"`
-	}
-	const hostFile = "labswarm/host.json"
-	if err := json.Unmarshal([]byte(trees[disk][hostFile]), &said); err != nil {
-		return 0, fmt.Errorf("/%s says %q: %w", hostFile, trees[disk][hostFile], err)
-	}
-	if said.Host != host {
-		return 0, fmt.Errorf("/%s says host %q, not %q", hostFile, said.Host, host)
-	}
-	delete(trees[disk], hostFile)
-	if !maps.Equal(trees[image], trees[disk]) {
-		return 0, fmt.Errorf("its files are %v; in the image %v", slices.Sorted(maps.Keys(trees[disk])), slices.Sorted(maps.Keys(trees[image])))
-	}
-	return len(trees[image]), checkCopy(ctx, disk, p, "fsck.vfat", "-n")
-}
-
-// readFiles returns the content of every file below dir.
-func readFiles(dir string) (map[string]string, error) {
-	files := map[string]string{}
-	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := os.ReadFile(p)
-		files[strings.TrimPrefix(p, dir+"/")] = string(b)
-		return err
-	})
-	return files, err
-}
-
-// checkCopy runs a filesystem's checker on a copy of the partition.
-func checkCopy(ctx context.Context, disk string, p span, name string, args ...string) error {
-	f, err := os.Open(disk)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }() // read only
-	return withPart(io.ReaderAt(f), p, func(file string) error {
-		out, err := exec.CommandContext(ctx, name, append(args, file)...).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%s finds errors: %s", name, strings.TrimSpace(string(out)))
-		}
-		return nil
-	})
 }
