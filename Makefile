@@ -76,7 +76,7 @@ demo: setup ## reimage a virtual classroom end to end: TERMINALS=3 UI=console|no
 	@mkdir -p $(BUILD)/demo
 	$(BIN)/labswarm classroom run --image-file $(GOLDEN)/debian.img --boot-dir $(BOOT) \
 		--terminals $(TERMINALS) --firmware bios,uefi,secureboot --dhcp proxy \
-		--expect 'login:' --check-disks --ui $(UI) --report $(BUILD)/demo/report.json
+		--expect '{host} login:' --check-disks --ui $(UI) --report $(BUILD)/demo/report.json
 
 # ---- proving ----------------------------------------------------------------
 

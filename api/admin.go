@@ -50,12 +50,13 @@ type Image struct {
 // JobCreate asks for a job: POST /v1/jobs. The Idempotency-Key header makes a
 // repeated request harmless.
 type JobCreate struct {
-	Image       string   `json:"image"`   // name or name/version
-	Version     string   `json:"version"` // "" = newest
-	Room        string   `json:"room"`    // all hosts of a room, or
-	Hosts       []string `json:"hosts"`   // named hosts
-	Confirm     string   `json:"confirm"` // the typed room name; for named hosts the image name
-	After       string   `json:"after"`   // reboot (default), poweroff
+	Image       string   `json:"image"`                 // name or name/version
+	Version     string   `json:"version"`               // "" = newest
+	Room        string   `json:"room"`                  // all hosts of a room, or
+	Hosts       []string `json:"hosts"`                 // named hosts
+	Confirm     string   `json:"confirm"`               // the typed room name; for named hosts the image name
+	After       string   `json:"after"`                 // reboot (default), poweroff
+	Personalise string   `json:"personalise,omitempty"` // require (default), try, off
 	ExpiresInS  int64    `json:"expires_in_s"`
 	MaxAttempts int      `json:"max_attempts"`   // 0 = 3
 	DryRun      bool     `json:"dry_run"`        // plan only, nothing is stored
@@ -92,6 +93,7 @@ type Job struct {
 	Ended        time.Time `json:"ended,omitzero"`
 	Result       string    `json:"result"` // "" while live; ok, partial, failed, cancelled
 	After        string    `json:"after"`
+	Personalise  string    `json:"personalise"` // require, try, off
 	CellBytes    int64     `json:"cell_bytes"`
 	Cells        int       `json:"cells"`
 	BytesShipped int64     `json:"bytes_shipped"`   // per host, at most
@@ -120,9 +122,11 @@ type Slot struct {
 	Disk      *Disk     `json:"disk,omitempty"`
 	Firmware  string    `json:"firmware,omitempty"` // bios, uefi, secureboot
 	LastIP    string    `json:"last_ip,omitempty"`
-	Verified  bool      `json:"verified"`          // read back and equal to the manifest
-	OSSeen    bool      `json:"os_seen,omitempty"` // the installed system spoke on the network
-	Unseen    bool      `json:"unseen,omitempty"`  // DONE, but nobody saw it start within the deadline
+	Verified  bool      `json:"verified"`            // read back and equal to the manifest
+	OSSeen    bool      `json:"os_seen,omitempty"`   // the installed system spoke on the network
+	Unseen    bool      `json:"unseen,omitempty"`    // DONE, but nobody saw it start within the deadline
+	Warnings  []string  `json:"warnings,omitempty"`  // of growing and personalising a disk that is right
+	HostKeys  []string  `json:"host_keys,omitempty"` // public SSH keys made for this host, "type base64"
 	Parent    string    `json:"parent,omitempty"`
 	Fallbacks []string  `json:"fallbacks,omitempty"`
 

@@ -196,7 +196,10 @@ type Result struct {
 	Code     string `json:"code"`  // errcode when not OK
 	Error    string `json:"error"` // sentence for people when not OK
 	Disk     Disk   `json:"disk"`
-	Readback string `json:"readback"` // hex SHA-256 over all read-back cell digests, in cell order
+	Readback string `json:"readback"` // hex SHA-256 over all read-back cell digests, in cell order; before the host's own files were changed
+
+	Warnings []string `json:"warnings,omitempty"`  // of growing and personalising, for people
+	HostKeys []string `json:"host_keys,omitempty"` // public SSH keys made for this host, "type base64"
 
 	CellsWritten   int   `json:"cells_written"`
 	CellsKept      int   `json:"cells_kept"`

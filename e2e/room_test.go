@@ -96,7 +96,7 @@ func dirty(_ int, c *testvm.Config) error {
 func TestRoomThreeFirmwares(t *testing.T) {
 	r := room(t, classroom.Options{
 		ImageFile: tinyImage(t, "tiny"), Terminals: 3, Firmware: firmwares, DiskBytes: 256 << 20,
-		CheckDisks: true, Tune: dirty, Expect: regexp.MustCompile(`LABSWARM-BOOTED tinyos fw=\w+ sb=\d`),
+		CheckDisks: true, Tune: dirty, Expect: regexp.MustCompile(`LABSWARM-BOOTED {host} fw=\w+ sb=\d`), // its own name, not the image's
 	})
 	peers := int64(0)
 	for _, h := range r.Hosts {
@@ -185,16 +185,17 @@ func TestForeignImages(t *testing.T) {
 		bus   testvm.Bus
 		dhcp  string
 		disk  int64
+		says  string // the PC's own name, where the image's filesystem can take it
 	}{
-		{"mbr-ntfs", []string{"--table", "mbr", "--with", "ntfs", "--esp", "40"}, testvm.BIOS, testvm.Virtio, classroom.DHCPOwn, 256 << 20},
-		{"gpt-xfs", []string{"--with", "xfs", "--esp", "64"}, testvm.UEFI, testvm.NVMe, classroom.DHCPProxy, 512 << 20},
-		{"mbr-fat", []string{"--table", "mbr", "--with", "fat", "--data", "33"}, testvm.BIOS, testvm.SATA, classroom.DHCPProxy, 256 << 20},
+		{"mbr-ntfs", []string{"--table", "mbr", "--with", "ntfs", "--esp", "40"}, testvm.BIOS, testvm.Virtio, classroom.DHCPOwn, 256 << 20, "tinyos"},
+		{"gpt-xfs", []string{"--with", "xfs", "--esp", "64"}, testvm.UEFI, testvm.NVMe, classroom.DHCPProxy, 512 << 20, "{host}"},
+		{"mbr-fat", []string{"--table", "mbr", "--with", "fat", "--data", "33"}, testvm.BIOS, testvm.SATA, classroom.DHCPProxy, 256 << 20, "tinyos"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			room(t, classroom.Options{
 				ImageFile: tinyImage(t, "tiny-"+tt.name, tt.image...), Terminals: 1, Firmware: []testvm.Firmware{tt.fw},
 				DiskBytes: tt.disk, DiskBus: tt.bus, DHCP: tt.dhcp, CheckDisks: true, Tune: dirty,
-				Expect: regexp.MustCompile(`LABSWARM-BOOTED`),
+				Expect: regexp.MustCompile(`LABSWARM-BOOTED ` + tt.says + ` `),
 			})
 		})
 	}

@@ -119,7 +119,7 @@ func (m *machine) work(ctx context.Context) (deploy.Outcome, error) {
 	}
 	return deploy.Run(ctx, deploy.Config{
 		Server: m.cmd.Server, Pins: m.pins, Pin: pin, Disks: m.disks,
-		Source: identity.Source{Sys: "/sys", BootIF: m.cmd.BootIF}, Missing: m.missing,
+		Source: identity.Source{Sys: "/sys", BootIF: m.cmd.BootIF}, Missing: m.missing, Load: m.loadModule,
 		Listen: fmt.Sprintf(":%d", api.PeerPort), Screen: m.screen, Log: m.log, LogText: m.journal.Text,
 	})
 }
@@ -188,6 +188,14 @@ func (m *machine) missing() []string {
 		return nil
 	}
 	return m.loader.NoDriver()
+}
+
+// loadModule loads one by name; a kernel without a module tree has it all in it.
+func (m *machine) loadModule(name string) error {
+	if m.loader == nil {
+		return nil
+	}
+	return m.loader.Load(name)
 }
 
 func (m *machine) connect(ctx context.Context) error {

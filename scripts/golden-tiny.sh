@@ -12,6 +12,9 @@
 # Boots by BIOS (GRUB), UEFI and Secure Boot (shim, signed GRUB, signed kernel).
 # The kernel is the one scripts/bootfiles.sh fetched; the initramfs holds only
 # scripts/tinyos. Nothing on the disk is ever written by this OS. No root needed.
+#
+# The data partition (ext4, xfs) looks like the root of a Linux system: its
+# /etc/hostname is what the OS prints as its name.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$REPO/scripts/disk.sh"
@@ -41,18 +44,31 @@ W=$(mktemp -d -p "$CACHE" tiny.XXXXXX)
 IMG=$OUT.new.$$
 trap 'rm -rf "$W" "$IMG"' EXIT
 trap 'exit 130' INT TERM HUP
-ESP_ID=7157B007 ESP_UUID=7157-B007
+ESP_ID=7157B007 ESP_UUID=7157-B007 DATA_UUID=7157b007-0c6e-4f0e-9a53-0000000000d1
 
 # --- the OS: one static program as /init
 mkdir "$W/initramfs"
 (cd "$REPO" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$W/initramfs/init" ./scripts/tinyos)
 mkdir "$W/initramfs/dev"
 (cd "$W/initramfs" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible) | zstd -q -10 > "$W/initrd.img"
-cat > "$W/grub.cfg" <<X
+# The name reaches the OS on the kernel's command line. GRUB 2.06 can put no file
+# into a variable, and packs initramfs files that Linux refuses (newc: names without
+# their end), so it runs /etc/hostname as a script: each name it may hold is a command.
+{
+  for n in tinyos $(seq -f 'pc%02g' 64); do echo "function $n { set name=$n; }"; done
+  echo "search --no-floppy --fs-uuid --set=root $ESP_UUID"
+  case $WITH in ext4 | xfs)
+    echo "search --no-floppy --fs-uuid --set=data $DATA_UUID"
+    echo 'source ($data)/etc/hostname' ;;
+  esac
+  echo 'linux /vmlinuz console=ttyS0,115200 quiet panic=5 tinyos.name=$name'
+  echo 'initrd /initrd.img'
+  echo boot
+} > "$W/grub.cfg"
+# What is built into GRUB's core is read by a simpler parser.
+cat > "$W/early.cfg" <<X
 search --no-floppy --fs-uuid --set=root $ESP_UUID
-linux /vmlinuz console=ttyS0,115200 quiet panic=5
-initrd /initrd.img
-boot
+configfile (\$root)/EFI/debian/grub.cfg
 X
 
 # --- the disk
@@ -96,18 +112,32 @@ make_esp "$W/esp" "$ESP" TINYESP $ESP_ID "$W/grub.cfg"
 mcopy -i "$W/esp" "$KERNEL" ::vmlinuz
 mcopy -i "$W/esp" "$W/initrd.img" ::initrd.img
 put "$W/esp" "$IMG" $E
-put_grub_bios "$IMG" $CORE "$W" "$W/grub.cfg" $PART fat
+put_grub_bios "$IMG" $CORE "$W" "$W/early.cfg" $PART fat ext2 xfs
 
-# --- the data partition: a marker, a file of random bytes, a few small files
-mkdir -p "$W/data/etc"
+# --- the data partition: a marker, a file of random bytes, a few small files, and
+# what the agent changes on each PC
+mkdir -p "$W/data/etc/ssh" "$W/data/usr/lib" "$W/data/var/lib/dbus"
+echo 'NAME="labswarm tiny OS"' > "$W/data/usr/lib/os-release"
+echo tinyos > "$W/data/etc/hostname"
+printf '127.0.0.1 localhost\n127.0.1.1 tinyos\n' > "$W/data/etc/hosts"
+echo 7157b0070c6e4f0e9a530000000000d1 | tee "$W/data/etc/machine-id" > "$W/data/var/lib/dbus/machine-id"
+echo 'no key, only its place' > "$W/data/etc/ssh/ssh_host_ed25519_key"
 echo "labswarm tiny image, $TABLE, $WITH" > "$W/data/etc/marker"
 head -c "${FILL}M" /dev/urandom > "$W/data/random.bin"
 for i in 1 2 3 4 5; do head -c $((i * 1777)) /dev/urandom > "$W/data/etc/small$i"; done
+# proto DIR lists a folder's content as a prototype file wants it.
+proto() {
+  local f
+  for f in "$1"/*; do
+    if [ -d "$f" ]; then printf '%s d--755 0 0\n' "${f##*/}"; proto "$f"; echo '$'; else printf '%s ---644 0 0 %s\n' "${f##*/}" "$f"; fi
+  done
+}
+
 F=$W/fs
 truncate -s "${DATA}M" "$F"
 case $WITH in
 none) ;;
-ext4) mke2fs -q -F -t ext4 -L tinydata -d "$W/data" "$F" ;;
+ext4) mke2fs -q -F -t ext4 -L tinydata -U $DATA_UUID -d "$W/data" "$F" ;;
 swap) mkswap -q "$F" ;;
 fat)
   mkfs.vfat -n TINYDATA "$F" > /dev/null
@@ -117,10 +147,13 @@ ntfs)
   ntfscp -q -f "$F" "$W/data/etc/marker" marker > /dev/null
   ntfscp -q -f "$F" "$W/data/random.bin" random.bin > /dev/null ;;
 xfs)
-  # A prototype file fills the filesystem without mounting it.
-  printf '/dev/null\n0 0\nd--755 0 0\nmarker ---644 0 0 %s\nrandom.bin ---644 0 0 %s\n$\n' \
-    "$W/data/etc/marker" "$W/data/random.bin" > "$W/proto"
-  mkfs.xfs -q -f -L tinydata -p "$W/proto" "$F" > "$W/log" 2>&1 || die "mkfs.xfs could not make the data partition: $(tail -1 "$W/log")" ;;
+  # A prototype file fills the filesystem without mounting it (mkfs.xfs(8)).
+  {
+    printf '/dev/null\n0 0\nd--755 0 0\n'
+    proto "$W/data"
+    echo '$'
+  } > "$W/proto"
+  mkfs.xfs -q -f -L tinydata -m uuid=$DATA_UUID -p "$W/proto" "$F" > "$W/log" 2>&1 || die "mkfs.xfs could not make the data partition: $(tail -1 "$W/log")" ;;
 *) die "--with $WITH: ext4, fat, ntfs, xfs, swap or none" ;;
 esac
 [ "$WITH" = none ] || put "$F" "$IMG" $D

@@ -27,6 +27,14 @@ const (
 	TypeCommence = "labswarm/commence/v1"
 )
 
+// Values of Order.Personalise: what becomes of a host whose own name and keys
+// could not be put on its disk.
+const (
+	PersonaliseRequire = "require" // it fails
+	PersonaliseTry     = "try"     // it goes on with a warning
+	PersonaliseOff     = "off"     // nothing is tried: the disk keeps the image's identity
+)
+
 // MaxEnvelope is the largest envelope that is looked at, in bytes.
 const MaxEnvelope = 64 << 10
 
@@ -42,6 +50,7 @@ type Envelope struct {
 // HostID are the facts by which a machine knows that an order is for it.
 type HostID struct {
 	Name   string   `json:"name"`
+	Room   string   `json:"room"`
 	UUID   string   `json:"uuid"` // "" = the machine has none worth using
 	MACs   []string `json:"macs"`
 	Serial string   `json:"serial"` // system serial, "" = not usable
@@ -93,9 +102,10 @@ type Order struct {
 	Replace       []api.Mark `json:"replace,omitempty"`
 	Image         ImageRef   `json:"image"`
 	Swarm         Swarm      `json:"swarm"`
-	Scope         string     `json:"scope"` // disk
-	Mode          string     `json:"mode"`  // delta
-	After         string     `json:"after"` // reboot, poweroff
+	Scope         string     `json:"scope"`       // disk
+	Mode          string     `json:"mode"`        // delta
+	After         string     `json:"after"`       // reboot, poweroff
+	Personalise   string     `json:"personalise"` // require, try, off
 	ExpiresAfterS int64      `json:"expires_after_s"`
 }
 

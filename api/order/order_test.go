@@ -26,7 +26,7 @@ func goodOrder() Order {
 		BootID: "b1", AgentNonce: "n1",
 		Disk:  DiskID{Serial: "D1", Model: "QEMU", Bytes: 8 << 30, Sector: 512, Bus: "virtio"},
 		Image: ImageRef{Name: "deb", Version: "2026-11-20.1", ManifestDigest: digest, MinDiskBytes: 6 << 30, Sector: 512},
-		Scope: "disk", Mode: "delta", After: "reboot", ExpiresAfterS: 600,
+		Scope: "disk", Mode: "delta", After: "reboot", Personalise: PersonaliseRequire, ExpiresAfterS: 600,
 	}
 }
 
@@ -95,6 +95,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{name: "version 2", rule: BadVersion, order: func(o *Order) { o.V = 2 }},
 		{name: "scope", rule: BadVersion, order: func(o *Order) { o.Scope = "partition" }},
 		{name: "end", rule: BadVersion, order: func(o *Order) { o.After = "explode" }},
+		{name: "policy", rule: BadVersion, order: func(o *Order) { o.Personalise = "" }},
 		{name: "replayed after reboot", rule: WrongNonce, facts: func(f *Facts) { f.Nonce = "n2" }},
 		{name: "empty nonce", rule: WrongNonce, order: func(o *Order) { o.AgentNonce = "" }, facts: func(f *Facts) { f.Nonce = "" }},
 		{name: "other boot", rule: WrongBoot, facts: func(f *Facts) { f.BootID = "b2" }},

@@ -183,6 +183,8 @@ func Peek(env *Envelope, f Facts) (*Order, error) {
 		return nil, refuse(BadVersion, "version %d, scope %q, mode %q: this agent knows version 1, scope disk, mode delta", o.V, o.Scope, o.Mode)
 	case o.After != "reboot" && o.After != "poweroff":
 		return nil, refuse(BadVersion, "unknown end %q", o.After)
+	case o.Personalise != PersonaliseRequire && o.Personalise != PersonaliseTry && o.Personalise != PersonaliseOff:
+		return nil, refuse(BadVersion, "unknown personalise %q", o.Personalise)
 	case o.ServerKeyID != env.KeyID:
 		return nil, refuse(UnknownKey, "order names key %q, envelope %q", o.ServerKeyID, env.KeyID)
 	case f.Nonce == "" || o.AgentNonce != f.Nonce:

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,7 @@ import (
 type Comparison struct {
 	Partitions int
 	Bytes      int64 // used bytes of the image, all found equal on the disk
+	Files      int   // paths of filesystems that hold the PC's own identity, all as they must be
 }
 
 // DifferError is the first difference between an image and a disk.
@@ -49,9 +51,13 @@ func (e *DifferError) Error() string {
 //   - XFS and NTFS: what xfs_db, ntfsinfo and ntfscat say is free is left out;
 //   - swap: its header; every other partition: each byte.
 //
+// host is the PC's name. A Linux root, which the agent has personalised, is compared
+// file by file instead, and so is the EFI partition beside an NTFS one (identity.go);
+// with host "" nothing may be personalised and all is compared by bytes.
+//
 // It must see the disk before its own system boots, which writes to it. It reads
 // both files and changes neither.
-func CompareDisk(ctx context.Context, image, disk string) (*Comparison, error) {
+func CompareDisk(ctx context.Context, image, disk, host string) (*Comparison, error) {
 	want, err := readTable(ctx, image)
 	if err != nil {
 		return nil, err
@@ -60,6 +66,7 @@ func CompareDisk(ctx context.Context, image, disk string) (*Comparison, error) {
 	if err != nil {
 		return nil, &DifferError{Disk: disk, Where: "the partition table", Detail: err.Error()}
 	}
+	places := slices.Clone(got.Partitions)
 	got.shrink(want)
 	if d := cmp.Diff(want, got); d != "" {
 		return nil, &DifferError{Disk: disk, Where: "the partition table", Detail: "(-image +disk)\n" + d}
@@ -85,12 +92,26 @@ func CompareDisk(ctx context.Context, image, disk string) (*Comparison, error) {
 			return nil, err
 		}
 	}
+	hasNTFS, err := want.has(ctx, image, "ntfs")
+	if err != nil {
+		return nil, err
+	}
 	for i, p := range want.Partitions {
 		spans, kind, err := usedSpans(ctx, a, image, p.span(want.Sector))
 		if err != nil {
 			return nil, fmt.Errorf("find used bytes of partition %d: %w", i+1, err)
 		}
 		where := fmt.Sprintf("partition %d (%s)", i+1, kind)
+		if host != "" {
+			o := ownPart{image, disk, host, kind, p.span(want.Sector), places[i].span(want.Sector), isESP(p) && hasNTFS}
+			if n, err := o.compare(ctx, same, where); err != nil || n > 0 {
+				if err != nil {
+					return nil, err
+				}
+				c.Files += n
+				continue
+			}
+		}
 		for _, s := range spans {
 			if err := same(where, s); err != nil {
 				return nil, err
@@ -207,15 +228,33 @@ func stderrOf(err error) string {
 	return ""
 }
 
-// usedSpans lists the used bytes of the partition at p, and the kind of its content.
-func usedSpans(ctx context.Context, img io.ReaderAt, image string, p span) ([]span, string, error) {
+// kindAt asks blkid what lies at p.
+func kindAt(ctx context.Context, image string, p span) (string, error) {
 	out, err := exec.CommandContext(ctx, "blkid", "-p", "-O", strconv.FormatInt(p.from, 10),
 		"-S", strconv.FormatInt(p.to-p.from, 10), "-o", "value", "-s", "TYPE", image).Output()
 	var ee *exec.ExitError
 	if err != nil && !(errors.As(err, &ee) && ee.ExitCode() == 2) { // 2 = nothing known there
-		return nil, "", fmt.Errorf("blkid: %w%s", err, stderrOf(err))
+		return "", fmt.Errorf("blkid: %w%s", err, stderrOf(err))
 	}
-	kind := strings.TrimSpace(string(out))
+	return strings.TrimSpace(string(out)), nil
+}
+
+// has tells whether any partition of the image holds a filesystem of a kind.
+func (t *table) has(ctx context.Context, image, kind string) (bool, error) {
+	for _, p := range t.Partitions {
+		if k, err := kindAt(ctx, image, p.span(t.Sector)); err != nil || k == kind {
+			return k == kind, err
+		}
+	}
+	return false, nil
+}
+
+// usedSpans lists the used bytes of the partition at p, and the kind of its content.
+func usedSpans(ctx context.Context, img io.ReaderAt, image string, p span) ([]span, string, error) {
+	kind, err := kindAt(ctx, image, p)
+	if err != nil {
+		return nil, "", err
+	}
 	switch kind {
 	case "ext2", "ext3", "ext4":
 		s, err := usedExt(ctx, image, p)

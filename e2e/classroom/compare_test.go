@@ -87,7 +87,7 @@ func TestCompareDisk(t *testing.T) {
 				}
 			}
 			fresh()
-			c, err := CompareDisk(t.Context(), image, disk)
+			c, err := CompareDisk(t.Context(), image, disk, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,12 +97,12 @@ func TestCompareDisk(t *testing.T) {
 			file := int64(findPayload(t, raw))
 			poke(t, disk, file+1000)
 			var differ *DifferError
-			if _, err := CompareDisk(t.Context(), image, disk); !errors.As(err, &differ) || differ.OffByt != file+1000 {
+			if _, err := CompareDisk(t.Context(), image, disk, ""); !errors.As(err, &differ) || differ.OffByt != file+1000 {
 				t.Errorf("changed byte of the file at %d: got %v", file+1000, err)
 			}
 			fresh()
 			poke(t, disk, 9<<20-100) // the partition's last blocks are free
-			if _, err := CompareDisk(t.Context(), image, disk); err != nil {
+			if _, err := CompareDisk(t.Context(), image, disk, ""); err != nil {
 				t.Errorf("changed free byte: %v", err)
 			}
 			fresh()
@@ -111,7 +111,7 @@ func TestCompareDisk(t *testing.T) {
 			if err := os.Truncate(disk, 9<<20); err != nil { // and the second table is gone
 				t.Fatal(err)
 			}
-			if _, err := CompareDisk(t.Context(), image, disk); !errors.As(err, &differ) {
+			if _, err := CompareDisk(t.Context(), image, disk, ""); !errors.As(err, &differ) {
 				t.Errorf("broken partition table: got %v", err)
 			}
 		})

@@ -54,7 +54,7 @@ type Options struct {
 	DHCP      string            // DHCPProxy (default) or DHCPOwn
 
 	KeepDisks  string         // folder for the disks NAME.raw, which are used again when they exist; "" = temporary
-	Expect     *regexp.Regexp // on the serial console after the last reboot; nil = a login prompt or the tiny test OS
+	Expect     *regexp.Regexp // on the serial console after the last reboot, {host} = the terminal's name; nil = a login prompt or the tiny test OS
 	Timeout    time.Duration  // of the whole run; 0 = 30 min
 	Report     string         // file for the report, "" = none
 	CheckDisks bool           // compare every disk with the image file before its first own boot

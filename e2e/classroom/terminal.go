@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +22,8 @@ type Terminal struct {
 	Disk string // raw file
 	vm   *testvm.VM
 	s    *Session
+
+	expect *regexp.Regexp // what its own system says
 
 	events chan testvm.Event
 	stop   chan struct{} // closed by close
@@ -40,6 +44,10 @@ func (s *Session) newTerminal(i int) (*Terminal, error) {
 	t := &Terminal{
 		Name: fmt.Sprintf("pc%02d", i+1), s: s, events: make(chan testvm.Event, 64),
 		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	var err error
+	if t.expect, err = expectFor(s.Expect, t.Name); err != nil {
+		return nil, err
 	}
 	dir := filepath.Join(s.work, t.Name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -78,6 +86,15 @@ func (s *Session) newTerminal(i int) (*Terminal, error) {
 	})
 	go t.follow()
 	return t, nil
+}
+
+// expectFor puts a terminal's name into what all terminals are to say.
+func expectFor(all *regexp.Regexp, name string) (*regexp.Regexp, error) {
+	re, err := regexp.Compile(strings.ReplaceAll(all.String(), "{host}", regexp.QuoteMeta(name)))
+	if err != nil {
+		return nil, fmt.Errorf("what terminal %s is to say: %w", name, err)
+	}
+	return re, nil
 }
 
 // makeDisk makes a sparse file, or takes an existing one of that very size.
@@ -167,15 +184,15 @@ func (t *Terminal) checkDisk() {
 			start := time.Now()
 			var c *Comparison
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-			c, err = CompareDisk(ctx, t.s.ImageFile, t.Disk)
+			c, err = CompareDisk(ctx, t.s.ImageFile, t.Disk, t.Name)
 			cancel()
 			t.mu.Lock()
 			t.checked, t.checkErr = true, err
 			t.mu.Unlock()
 			if err == nil {
-				t.note(fmt.Sprintf("disk compared with the image: %d used bytes of %d partitions are equal", c.Bytes, c.Partitions))
-				t.s.say.line("%s: disk equals the image: %d used bytes of %d partitions, independently read (%.1f s)",
-					t.Name, c.Bytes, c.Partitions, time.Since(start).Seconds())
+				t.note(fmt.Sprintf("disk compared with the image: %d used bytes of %d partitions are equal, and %d files of those with its own name", c.Bytes, c.Partitions, c.Files))
+				t.s.say.line("%s: disk equals the image: %d used bytes of %d partitions and %d files beside its own identity, independently read (%.1f s)",
+					t.Name, c.Bytes, c.Partitions, c.Files, time.Since(start).Seconds())
 			}
 		}
 		err = errors.Join(err, t.vm.Resume())
@@ -217,7 +234,7 @@ func (t *Terminal) sawLocalOS() (bool, error) {
 		return true, nil
 	}
 	b, err := t.vm.Serial(t.vm.LastReset())
-	if err != nil || !t.s.Expect.Match(b) {
+	if err != nil || !t.expect.Match(b) {
 		return false, err
 	}
 	t.mu.Lock()

@@ -32,6 +32,20 @@ func NewLoop(t testing.TB, content []byte, opts ...string) *Loop {
 	return attach(t, file, opts)
 }
 
+// NewSparseLoop is an empty disk of the given size in bytes.
+func NewSparseLoop(t testing.TB, size int64, opts ...string) *Loop {
+	t.Helper()
+	testreq.Root(t)
+	file := filepath.Join(t.TempDir(), "seat.img")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, size); err != nil {
+		t.Fatal(err)
+	}
+	return attach(t, file, opts)
+}
+
 // NewFailingLoop is an empty disk of the given size that takes no more than the
 // first room bytes written to it, wherever: then writes fail with an error of the
 // kernel's. Both in bytes.

@@ -181,8 +181,8 @@ func (s *Server) sendOrder(w http.ResponseWriter, _ *http.Request) {
 	defer s.mu.Unlock()
 	m := s.Image.Bundle.Manifest
 	o := &order.Order{V: 1, ID: "o-" + s.req.BootID, ServerKeyID: order.KeyID(s.Key), Job: 7, Attempt: 1, FenceEpoch: "e", FenceFloor: s.fence,
-		BootID: s.req.BootID, AgentNonce: s.req.Nonce, Scope: "disk", Mode: "delta", After: "reboot", ExpiresAfterS: 3600,
-		Host:  order.HostID{Name: "a01", UUID: s.req.Evidence.UUID, Serial: s.req.Evidence.Serial},
+		BootID: s.req.BootID, AgentNonce: s.req.Nonce, Scope: "disk", Mode: "delta", After: "reboot", Personalise: order.PersonaliseRequire, ExpiresAfterS: 3600,
+		Host:  order.HostID{Name: "a01", Room: "A", UUID: s.req.Evidence.UUID, Serial: s.req.Evidence.Serial},
 		Image: order.ImageRef{Name: m.Name, Version: m.Version, ManifestDigest: s.Image.Bundle.Digest, MinDiskBytes: m.Disk.MinSize, Sector: m.Disk.Sector}}
 	for _, n := range s.req.Evidence.NICs {
 		o.Host.MACs = append(o.Host.MACs, n.MAC)

@@ -43,8 +43,9 @@ type Config struct {
 	Pin     ed25519.PublicKey // the pinned key this server is known by
 	Disks   *disk.Set
 	Source  identity.Source
-	Missing func() []string // devices without driver; may be nil
-	Listen  string          // ADDRESS:PORT where other hosts fetch cells
+	Missing func() []string           // devices without driver; may be nil
+	Load    func(module string) error // of kernel modules; nil = the kernel finds them itself
+	Listen  string                    // ADDRESS:PORT where other hosts fetch cells
 	Screen  *screen.Screen
 	Log     *slog.Logger
 	LogText func() string // the last log lines, sent after a failure
@@ -242,7 +243,10 @@ func (s *session) failed(ctx context.Context, err error) {
 			s.cfg.Log.Warn("log not sent", "err", err)
 		}
 	}
-	if _, err := s.send(ctx, report.Failed(err, s.base())); err != nil {
+	s.mu.Lock()
+	proof := s.proof
+	s.mu.Unlock()
+	if _, err := s.send(ctx, report.Failed(err, proof, s.base())); err != nil {
 		s.cfg.Log.Error("failure not reported", "err", err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"labswarm/api/order"
 	"labswarm/initramfs-agent/bootenv"
 	"labswarm/initramfs-agent/contact"
+	"labswarm/initramfs-agent/finalise"
+	"labswarm/initramfs-agent/readback"
 	"labswarm/initramfs-agent/report"
 	"labswarm/initramfs-agent/screen"
 	"labswarm/initramfs-agent/supervise"
@@ -39,6 +41,8 @@ type session struct {
 	done      int64  // bytes of the phase
 	total     int64
 	commence  bool
+	proof     readback.Proof
+	final     finalise.Outcome
 	proven    bool
 	orderID   string
 	fence     uint64
@@ -170,7 +174,8 @@ func (s *session) factsOf(e api.Evidence, id order.DiskID) order.Facts {
 func (s *session) base() api.Result {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := api.Result{BootID: s.c.BootID, OrderID: s.orderID, Fence: s.fence, Disk: s.disk, AgentRSSBytes: bootenv.RSSBytes()}
+	r := api.Result{BootID: s.c.BootID, OrderID: s.orderID, Fence: s.fence, Disk: s.disk, AgentRSSBytes: bootenv.RSSBytes(),
+		Warnings: s.final.Warnings, HostKeys: s.final.HostKeys}
 	if s.plan != nil && s.commence {
 		r.CellsKept, r.CellsZeroed = s.plan.Counts.CellsKeep, s.plan.Counts.CellsZero
 	}

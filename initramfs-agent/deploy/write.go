@@ -12,6 +12,9 @@ import (
 	"labswarm/api/order"
 	"labswarm/initramfs-agent/bootenv"
 	"labswarm/initramfs-agent/bundle"
+	"labswarm/initramfs-agent/disk"
+	"labswarm/initramfs-agent/finalise"
+	"labswarm/initramfs-agent/personalise"
 	"labswarm/initramfs-agent/readback"
 	"labswarm/initramfs-agent/report"
 	"labswarm/initramfs-agent/writer"
@@ -47,7 +50,7 @@ func (s *session) deploy(ctx context.Context, o order.Order, v *order.Verified, 
 	}
 	swarm := s.start(ctx, node)
 	defer swarm.stop()
-	if err := s.fetchAndProve(ctx, b, ses, swarm); err != nil {
+	if err := s.fetchAndProve(ctx, o, b, w, ses, swarm); err != nil {
 		return err
 	}
 	return s.linger(ctx)
@@ -125,8 +128,8 @@ func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session, 
 }
 
 // fetchAndProve fetches what is missing, reads everything back, fetches once
-// more what differs, and writes the table.
-func (s *session) fetchAndProve(ctx context.Context, b *bundle.Bundle, ses *writer.Session, node *running) error {
+// more what differs, gives the PC its own name, and writes the table.
+func (s *session) fetchAndProve(ctx context.Context, o order.Order, b *bundle.Bundle, w *disk.Writable, ses *writer.Session, node *running) error {
 	s.setState(api.StateWriting, "")
 	if err := s.complete(ctx, b, node, starveWait); err != nil {
 		return err
@@ -135,7 +138,13 @@ func (s *session) fetchAndProve(ctx context.Context, b *bundle.Bundle, ses *writ
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	s.proof = proof
+	s.mu.Unlock()
 	s.setState(api.StateFinalising, "")
+	if err := s.finalise(ctx, o, b, w); err != nil {
+		return err
+	}
 	if err := ses.Finish(proof); err != nil {
 		return err
 	}
@@ -156,6 +165,20 @@ func (s *session) fetchAndProve(ctx context.Context, b *bundle.Bundle, ses *writ
 		s.cfg.Log.Error("result not accepted", "err", err)
 	}
 	return nil
+}
+
+// finalise grows and personalises; what it changes is no longer the image's, so
+// it runs on a proven disk only. The swarm goes on: a changed cell fails its
+// hash when it is read for another host, and that host gets it elsewhere.
+func (s *session) finalise(ctx context.Context, o order.Order, b *bundle.Bundle, w *disk.Writable) error {
+	out, err := finalise.Run(ctx, w, b.Manifest, b.Manifest.Parts, finalise.Options{
+		Policy: o.Personalise, Load: s.cfg.Load, Log: s.cfg.Log, Say: s.detail,
+		Host: personalise.Host{Name: o.Host.Name, Room: o.Host.Room, Image: o.Image.Name + "/" + o.Image.Version, Job: o.Job},
+	})
+	s.mu.Lock()
+	s.final = out
+	s.mu.Unlock()
+	return err
 }
 
 // complete waits until every piece is written.

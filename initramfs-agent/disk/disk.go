@@ -147,7 +147,7 @@ func (s *Set) openChecked(want order.Order, d api.Disk) (*Writable, error) {
 	if err := s.recheck(fd, want.Disk, d); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	w := &Writable{Reader: Reader{fd: fd, name: d.Name, size: d.Bytes, direct: direct}, disk: d, sector: int64(d.Sector)}
+	w := &Writable{Reader: Reader{fd: fd, name: d.Name, size: d.Bytes, direct: direct}, disk: d, path: s.sys.Path(d), sector: int64(d.Sector)}
 	if d.Foreign, err = s.marks(d, &w.Reader); err == nil {
 		err = target.Foreign(d, want.Replace)
 	}

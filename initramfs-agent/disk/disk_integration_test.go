@@ -4,12 +4,10 @@ package disk_test
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"errors"
 	"math/rand/v2"
 	"os"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,36 +34,6 @@ func set(protect bool, names ...string) *disk.Set {
 	sys := inventory.Real()
 	sys.Only, sys.Loops = names, true
 	return disk.NewSet(sys, protect)
-}
-
-// cleared makes the one key to a disk, the only way there is: a signed order,
-// verified, and a signed commence.
-func cleared(t *testing.T, id order.DiskID, replace ...api.Mark) order.Cleared {
-	t.Helper()
-	pub, key, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := order.Order{V: 1, ID: "o", ServerKeyID: order.KeyID(pub), FenceEpoch: "e", BootID: "b", AgentNonce: "n", Scope: "disk", Mode: "delta", After: "reboot",
-		ExpiresAfterS: 60, Host: order.HostID{MACs: []string{"52:54:00:00:00:01"}}, Disk: id, Replace: replace,
-		Image: order.ImageRef{Name: "x", ManifestDigest: "d", MinDiskBytes: 1 << 20, Sector: id.Sector}}
-	env, err := order.Sign(key, order.TypeOrder, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := order.Verify(env, order.Facts{Keys: []ed25519.PublicKey{pub}, BootID: "b", Nonce: "n", MACs: o.Host.MACs, Disk: id}, "d")
-	if err != nil {
-		t.Fatal(err)
-	}
-	env, err = order.Sign(key, order.TypeCommence, order.Commence{OrderID: "o", BootID: "b", AgentNonce: "n", FenceEpoch: "e", Fence: 1, PlanDigest: "p"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := v.Clear(env, "p", time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 func only(t *testing.T, s *disk.Set) api.Disk {
@@ -122,7 +90,7 @@ func TestGuardKeepsDisksReadOnly(t *testing.T) {
 		d = list[1]
 	}
 	id := target.IDOf(d)
-	if _, err := s.Open(cleared(t, id)); err == nil {
+	if _, err := s.Open(agenttest.Cleared(t, id)); err == nil {
 		t.Fatal("two disks with one identity (seat.img): Open chose one")
 	}
 	if err := poke(b.Dev); err == nil {
@@ -134,7 +102,7 @@ func TestWritable(t *testing.T) {
 	for _, opts := range [][]string{nil, {"-b", "4096"}} {
 		l := agenttest.NewLoop(t, noise(), opts...)
 		s := set(true, l.Name)
-		w, err := s.Open(cleared(t, target.IDOf(only(t, s))))
+		w, err := s.Open(agenttest.Cleared(t, target.IDOf(only(t, s))))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +180,7 @@ func TestOpenLooksAgain(t *testing.T) {
 	} {
 		wrong := id
 		change(&wrong)
-		if _, err := s.Open(cleared(t, wrong)); err == nil {
+		if _, err := s.Open(agenttest.Cleared(t, wrong)); err == nil {
 			t.Errorf("opened a disk with another %s", name)
 		}
 	}
@@ -222,13 +190,13 @@ func TestOpenLooksAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var f *api.Fault
-	if _, err := s.Open(cleared(t, id)); !errors.As(err, &f) || !errors.Is(err, unix.EBUSY) {
+	if _, err := s.Open(agenttest.Cleared(t, id)); !errors.As(err, &f) || !errors.Is(err, unix.EBUSY) {
 		t.Errorf("Open of a held disk = %v; want EBUSY", err)
 	}
 	if err := unix.Close(fd); err != nil {
 		t.Fatal(err)
 	}
-	w, err := s.Open(cleared(t, id))
+	w, err := s.Open(agenttest.Cleared(t, id))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,14 +220,14 @@ func TestForeignData(t *testing.T) {
 		before := l.Content(t)
 		var f *api.Fault
 		for _, replace := range [][]api.Mark{nil, {{Kind: "luks"}}, {{Kind: "lvm", Off: 1 << 20}}} {
-			if _, err := s.Open(cleared(t, target.IDOf(d), replace...)); !errors.As(err, &f) || f.Code != api.CodeDiskForeign {
+			if _, err := s.Open(agenttest.Cleared(t, target.IDOf(d), replace...)); !errors.As(err, &f) || f.Code != api.CodeDiskForeign {
 				t.Errorf("Open with %v given up = %v; want code %s", replace, err, api.CodeDiskForeign)
 			}
 		}
 		if !bytes.Equal(before, l.Content(t)) {
 			t.Error("the refused disk was changed")
 		}
-		w, err := s.Open(cleared(t, target.IDOf(d), d.Foreign...))
+		w, err := s.Open(agenttest.Cleared(t, target.IDOf(d), d.Foreign...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +242,7 @@ func TestForeignData(t *testing.T) {
 func TestDirectRefused(t *testing.T) {
 	l := agenttest.NewLoop(t, noise(), "--direct-io=off")
 	s := set(true, l.Name)
-	w, err := s.Open(cleared(t, target.IDOf(only(t, s))))
+	w, err := s.Open(agenttest.Cleared(t, target.IDOf(only(t, s))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,5 +287,82 @@ func TestDirectRefused(t *testing.T) {
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestShareWhileReading: other hosts are served while the disk is shared with the
+// kernel's filesystems and taken back, through the same descriptor; meanwhile
+// the partition is there, afterwards it is not.
+func TestShareWhileReading(t *testing.T) {
+	l := agenttest.NewLoop(t, noise())
+	s := set(true, l.Name)
+	w, err := s.Open(agenttest.Cleared(t, target.IDOf(only(t, s))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	part := disk.Span{N: 3, Start: 1 << 20, Size: 4 << 20}
+	if err := w.Share([]disk.Span{part}); err == nil {
+		t.Error("a disk whose writing has not begun was shared")
+	}
+	if err := w.Invalidate(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	want := noise()[2<<20 : 3<<20]
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() { // until stop
+		buf, err := disk.Buffer(1 << 20)
+		for err == nil {
+			select {
+			case <-stop:
+				ended <- disk.FreeBuffer(buf)
+				return
+			default:
+			}
+			if err = w.ReadAt(buf, 2<<20); err == nil && !bytes.Equal(buf, want) {
+				err = errors.New("another content was read")
+			}
+		}
+		ended <- err
+	}()
+	for range 20 {
+		if err := w.Share([]disk.Span{part}); err != nil {
+			t.Fatal(err)
+		}
+		node, err := w.Device(3)
+		if err != nil || node != l.Dev+"p3" {
+			t.Fatalf("Device = %s, %v", node, err)
+		}
+		if _, err := w.Device(1); err == nil {
+			t.Error("a partition that was not announced has a node")
+		}
+		f, err := os.Open(node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 1<<20)
+		if _, err := f.ReadAt(got, 1<<20); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("the partition holds something else, %v", err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := w.Unshare(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(node); err == nil {
+			t.Error("the partition is still there")
+		}
+		if fd, err := unix.Open(l.Dev, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0); err == nil {
+			t.Errorf("another one could take the disk: %v", unix.Close(fd))
+		}
+	}
+	close(stop)
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -43,8 +43,10 @@ func (e *WriteError) Unwrap() error { return e.Err }
 type Writable struct {
 	Reader
 	disk   api.Disk
+	path   string // of its node
 	sector int64
-	head   int64 // bytes at the start that WriteCell may not touch; 0 = not invalidated yet
+	head   int64  // bytes at the start that WriteCell may not touch; 0 = not invalidated yet
+	shared []Span // partitions the kernel knows of, between Share and Unshare
 }
 
 // Disk returns the disk as it was when it was opened.

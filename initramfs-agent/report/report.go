@@ -26,9 +26,11 @@ func Done(proof readback.Proof, base api.Result) (api.Result, error) {
 	return base, nil
 }
 
-// Failed makes the result of a deployment that ended with err.
-func Failed(err error, base api.Result) api.Result {
-	base.OK, base.Readback = false, ""
+// Failed makes the result of a deployment that ended with err. proof, which may
+// be the zero one, is of a disk that was right before that: the next attempt
+// has little to write.
+func Failed(err error, proof readback.Proof, base api.Result) api.Result {
+	base.OK, base.Readback, base.CellsVerified = false, proof.Digest(), proof.Cells()
 	base.Code, base.Error = Code(err)
 	return base
 }

@@ -36,7 +36,7 @@ func TestCode(t *testing.T) {
 		{errors.New("anything else"), api.CodeCrash, "anything else"},
 		{errors.New(strings.Repeat("x", 100_000)), api.CodeCrash, ""},
 	} {
-		r := Failed(tt.err, api.Result{OrderID: "o", OK: true, Readback: "r"})
+		r := Failed(tt.err, readback.Proof{}, api.Result{OrderID: "o", OK: true, Readback: "r"})
 		if r.Code != tt.code || !strings.Contains(r.Error, tt.text) || r.OK || r.Readback != "" || r.OrderID != "o" || len(r.Error) > 4096 {
 			t.Errorf("%v: %+v; want code %s", tt.err, r, tt.code)
 		}

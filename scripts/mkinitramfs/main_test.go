@@ -150,7 +150,7 @@ func TestListsNameWhatTheAgentLoads(t *testing.T) {
 			t.Fatal(err)
 		}
 		words := strings.Fields(string(raw))
-		for _, m := range []string{"sd_mod", "efivarfs", "virtio_net", "virtio_blk", "virtio_pci", "virtio_rng", "nvme"} {
+		for _, m := range []string{"sd_mod", "efivarfs", "virtio_net", "virtio_blk", "virtio_pci", "virtio_rng", "nvme", "ext4", "vfat", "nls_cp437", "nls_ascii", "?crc32c_generic", "?crc32c_intel"} {
 			if !slices.Contains(words, m) {
 				t.Errorf("%s does not name %s", list, m)
 			}

@@ -64,11 +64,17 @@ func firmware() (kind string, secureBoot int) {
 	return "uefi", 0
 }
 
-// hostname is the kernel's, which a personalised boot would have set.
+// hostname is what /etc/hostname of the disk's data partition held when the boot
+// loader read it; see scripts/golden-tiny.sh.
 func hostname() string {
-	b, err := os.ReadFile("/proc/sys/kernel/hostname")
-	if h := strings.TrimSpace(string(b)); err == nil && h != "" && h != "(none)" {
-		return h
+	b, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "tinyos"
+	}
+	for _, word := range strings.Fields(string(b)) {
+		if name, ok := strings.CutPrefix(word, "tinyos.name="); ok && name != "" {
+			return name
+		}
 	}
 	return "tinyos"
 }

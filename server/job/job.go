@@ -43,7 +43,8 @@ type Job struct {
 	Created  time.Time     `json:"created"`
 	NotAfter time.Time     `json:"not_after"`
 	Overrun  time.Duration `json:"overrun"`
-	After    string        `json:"after"` // reboot, poweroff
+	After    string        `json:"after"`                 // reboot, poweroff
+	Personal string        `json:"personalise,omitempty"` // require, try, off; "" = require, of a job made before there was a choice
 	MaxHard  int           `json:"max_hard"`
 	MaxSoft  int           `json:"max_soft"`
 
@@ -100,6 +101,9 @@ type Slot struct {
 	OSSeen   bool      `json:"os_seen,omitempty"`  // the installed system was seen on the network
 	Unseen   bool      `json:"unseen,omitempty"`   // nobody saw it start within the deadline
 	Final    bool      `json:"final,omitempty"`    // nothing more is waited for
+
+	Warnings []string `json:"warnings,omitempty"`  // of the agent, about a disk that is right
+	HostKeys []string `json:"host_keys,omitempty"` // public SSH keys that the agent made, "type base64"
 
 	Counters Counters            `json:"counters"`
 	Timeline []api.TimelineEntry `json:"timeline"`

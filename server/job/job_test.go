@@ -243,6 +243,46 @@ func TestResultRules(t *testing.T) {
 	refused(t, j, done, other, t0, api.CodeStaleFence)
 }
 
+// TestIdentityOfAHost: what the agent says of the host's new identity is kept with a
+// good result, in bounds, and only what can be a key.
+func TestIdentityOfAHost(t *testing.T) {
+	j := sample()
+	s := writing(t, j)
+	const key, print = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINs2LmrZIuUlLCKMnjtEFBbSRvVfYmhyYQ8wlRGRfb8m",
+		"ssh-ed25519 SHA256:2Sb7Zi53N5SK2MRyHZLWhKZvst9MuAb6MxuTDvU7/MU" // as ssh-keygen -l prints it
+	good := result("1", 11, "good")
+	good.Result.HostKeys = []string{key, "ssh-ed25519 short", "ssh-ed25519 " + strings.Repeat("A", 60) + "\x1b[2J", "command=evil " + key}
+	for range 20 {
+		good.Result.Warnings = append(good.Result.Warnings, strings.Repeat("w", 1000))
+	}
+	done := must(t, j, s, good, t0)
+	state(t, done, api.StateDone)
+	if len(done.HostKeys) != 1 || done.HostKeys[0] != key || len(done.Warnings) != maxWarnings || len(done.Warnings[0]) > maxReportText+3 {
+		t.Errorf("%d keys %q, %d warnings", len(done.HostKeys), done.HostKeys, len(done.Warnings))
+	}
+	told := false
+	for _, e := range done.Timeline {
+		told = told || e.Event == "SSH host key "+print
+	}
+	if !told {
+		t.Errorf("no fingerprint in the timeline: %+v", done.Timeline)
+	}
+	// Personalisation that failed after the proof: not done, and said to be cheap to repeat.
+	bad := result("1", 11, "good")
+	bad.Result.OK, bad.Result.Code, bad.Result.Error = false, api.CodePersonalise, "cannot write /etc/hostname"
+	f := must(t, j, s, bad, t0)
+	state(t, f, api.StateFailed)
+	if f.Verified || f.Code != api.CodePersonalise || !strings.Contains(f.Timeline[len(f.Timeline)-2].Event, "next to nothing to write") {
+		t.Errorf("verified %v, code %s, timeline %+v", f.Verified, f.Code, f.Timeline)
+	}
+}
+
+func TestFingerprint(t *testing.T) {
+	if got := Fingerprint("not a key"); got != "" {
+		t.Errorf("Fingerprint of nonsense = %q", got)
+	}
+}
+
 func TestReportNeverPassesCommence(t *testing.T) {
 	j := sample()
 	s := enrolled(t, j)

@@ -1,7 +1,11 @@
 package job
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
+	"regexp"
+	"strings"
 	"time"
 
 	"labswarm/api"
@@ -173,6 +177,9 @@ func (c *change) result(e Done) error {
 		if text == "" {
 			text = "the agent gave no reason"
 		}
+		if code == api.CodePersonalise && r.Readback != "" && r.Readback == c.j.Readback {
+			s.note(c.now, "read back and equal to the image before that: a new job has next to nothing to write")
+		}
 		c.fail(code, text)
 	case r.Fence == 0 || !s.PONR:
 		c.fail(api.CodeBadOrder, "the agent reports success without a commence")
@@ -181,8 +188,46 @@ func (c *change) result(e Done) error {
 	default:
 		s.Verified, s.Code, s.Error = true, "", ""
 		c.to(api.StateDone, fmt.Sprintf("read back and equal to the image: %d cells written, %d kept, %d zeroed", r.CellsWritten, r.CellsKept, r.CellsZeroed))
+		c.identity(r)
 	}
 	return nil
+}
+
+const (
+	maxWarnings = 8 // of one result that are kept
+	maxHostKeys = 4
+)
+
+// hostKey is one line of an authorized_keys file without its comment; an RSA key
+// of 3072 bits has 544 characters.
+var hostKey = regexp.MustCompile(`^(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/]{40,1000}={0,2}$`)
+
+// identity keeps what the agent says of the host's new identity.
+func (c *change) identity(r api.Result) {
+	s := &c.s
+	s.Warnings, s.HostKeys = nil, nil
+	for _, w := range r.Warnings[:min(len(r.Warnings), maxWarnings)] {
+		s.Warnings = append(s.Warnings, clip(w))
+		c.warn("finalise", w)
+	}
+	for _, k := range r.HostKeys[:min(len(r.HostKeys), maxHostKeys)] {
+		if !hostKey.MatchString(k) {
+			continue
+		}
+		s.HostKeys = append(s.HostKeys, k)
+		s.note(c.now, "SSH host key "+Fingerprint(k))
+	}
+}
+
+// Fingerprint is an SSH key's as ssh-keygen -l prints it; "" for what is none.
+func Fingerprint(key string) string {
+	kind, blob, _ := strings.Cut(key, " ")
+	raw, err := base64.StdEncoding.DecodeString(blob)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(raw)
+	return kind + " SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])
 }
 
 func (s *Slot) count(r api.Result) {

@@ -188,7 +188,7 @@ func cleanHost(h api.Host) api.Host {
 
 // cleanJob copies a job with clean text.
 func cleanJob(j api.Job) *api.Job {
-	for _, p := range []*string{&j.Image, &j.Version, &j.Room, &j.Result, &j.After} {
+	for _, p := range []*string{&j.Image, &j.Version, &j.Room, &j.Result, &j.After, &j.Personalise} {
 		*p = Clean(*p)
 	}
 	j.Slots = slices.Clone(j.Slots)
@@ -204,9 +204,11 @@ func CleanSlot(s *api.Slot) {
 	for _, p := range []*string{&s.Host, &s.MAC, (*string)(&s.State), &s.Code, &s.Error, &s.Detail, &s.Firmware, &s.LastIP, &s.Parent} {
 		*p = Clean(*p)
 	}
-	s.Fallbacks = slices.Clone(s.Fallbacks)
-	for i := range s.Fallbacks {
-		s.Fallbacks[i] = Clean(s.Fallbacks[i])
+	for _, list := range []*[]string{&s.Fallbacks, &s.Warnings, &s.HostKeys} {
+		*list = slices.Clone(*list)
+		for i := range *list {
+			(*list)[i] = Clean((*list)[i])
+		}
 	}
 	if s.Disk != nil {
 		d := *s.Disk

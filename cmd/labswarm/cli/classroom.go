@@ -72,7 +72,7 @@ afterwards, also after Ctrl-C. Exit code: 0 all PCs came through, 3 some, 1 none
 	f.StringVar((*string)(&o.DiskBus), "disk-bus", "virtio", "virtio, sata or nvme")
 	f.StringVar(&o.DHCP, "dhcp", "proxy", "proxy: dnsmasq plays the school's router; dhcp: labswarm gives the addresses")
 	f.StringVar(&o.KeepDisks, "keep-disks", "", "folder for the PCs' disks; used again when they exist")
-	f.StringVar(&expect, "expect", "", "regular expression on the serial console after the last reboot")
+	f.StringVar(&expect, "expect", "", "regular expression on the serial console after the last reboot; {host} stands for the PC's name")
 	f.DurationVar(&o.Timeout, "timeout", 0, "of the whole run; 0 = 30m")
 	f.StringVar(&o.Report, "report", "", "file for the report (JSON)")
 	f.StringVar(&o.BootDir, "boot-dir", "", "boot files; empty = build/boot")

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"labswarm/api"
+	"labswarm/api/client"
 	"labswarm/api/diskrule"
 	"labswarm/internal/units"
 )
@@ -38,7 +39,7 @@ func newRoom(e *env) *cobra.Command {
 	show := &cobra.Command{Use: "show ROOM", Short: "list the hosts of a room", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) error {
 		return e.hostList(cmd, args[0])
 	}}
-	return group("room", "rooms", ls, show)
+	return group("room", "rooms", ls, show, newKnownHosts(e))
 }
 
 func newHost(e *env) *cobra.Command {
@@ -146,13 +147,11 @@ A rule that two disks fit writes none. Removable and USB disks are never written
 	return cmd
 }
 
-// hostList prints the hosts of a room, or all.
-func (e *env) hostList(cmd *cobra.Command, room string) error {
-	c := e.client()
-	defer c.Close()
+// hostsOf fetches the hosts of a room, "" = all. A room without any does not exist.
+func hostsOf(cmd *cobra.Command, c *client.Client, room string) ([]api.Host, error) {
 	all, err := c.Hosts(cmd.Context())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	hosts := []api.Host{}
 	for _, h := range all {
@@ -161,7 +160,18 @@ func (e *env) hostList(cmd *cobra.Command, room string) error {
 		}
 	}
 	if room != "" && len(hosts) == 0 {
-		return fmt.Errorf("show room %q: it has no hosts; `labswarm room ls` lists the rooms", room)
+		return nil, fmt.Errorf("show room %q: it has no hosts; `labswarm room ls` lists the rooms", room)
+	}
+	return hosts, nil
+}
+
+// hostList prints the hosts of a room, or all.
+func (e *env) hostList(cmd *cobra.Command, room string) error {
+	c := e.client()
+	defer c.Close()
+	hosts, err := hostsOf(cmd, c, room)
+	if err != nil {
+		return err
 	}
 	if e.json {
 		return e.printJSON(hosts)

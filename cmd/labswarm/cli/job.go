@@ -58,6 +58,7 @@ fwraid (RAID of the firmware), winpool (Windows dynamic disks, Storage Spaces), 
 	f.StringVar(&hosts, "hosts", "", "hosts by name, separated by commas")
 	f.StringVar(&j.Confirm, "confirm", "", "the room's name (with --hosts: the image's name), instead of typing it")
 	f.StringVar(&j.After, "after", "reboot", "reboot or poweroff")
+	f.StringVar(&j.Personalise, "personalise", "require", "own name, SSH keys and machine id: require (a host without them fails), try, off")
 	f.DurationVar(&expires, "expires", 0, "how long hosts stay armed; 0 = 12h")
 	f.IntVar(&j.MaxAttempts, "attempts", 0, "boots into the agent per host; 0 = 3")
 	f.BoolVar(&j.DryRun, "dry-run", false, "show the plan, change nothing")
@@ -301,6 +302,9 @@ func (e *env) report(j api.Job) error {
 	fmt.Fprintf(&b, "Report job %d  %s/%s  %s  %s\n", j.ID, j.Image, j.Version, orDash(j.Room), strings.ToUpper(orWord(j.Result, "live")))
 	good := 0
 	for _, s := range j.Slots {
+		for _, w := range s.Warnings {
+			fmt.Fprintf(&b, "  %-24s %s: %s\n", "warning", s.Host, w)
+		}
 		if s.State.Good() {
 			good++
 			continue

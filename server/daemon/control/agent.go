@@ -242,7 +242,7 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, ke
 		FenceEpoch: string(epoch), FenceFloor: floor,
 		Host: hostID(h, req.Evidence), BootID: req.BootID, AgentNonce: req.Nonce, Disk: diskID(*disk), Replace: disk.Foreign,
 		Image: order.ImageRef{Name: j.Image, Version: j.Version, ManifestDigest: j.ManifestDigest, MinDiskBytes: j.MinBytes, Sector: j.Sector},
-		Scope: "disk", Mode: "delta", After: j.After, Swarm: swarm,
+		Scope: "disk", Mode: "delta", After: j.After, Personalise: personalise(j), Swarm: swarm,
 		ExpiresAfterS: min(max(int64(end.Sub(issued)/time.Second), minOrderS), maxOrderS),
 	}
 	env, err := order.Sign(e.cfg.Key, order.TypeOrder, o)
@@ -252,6 +252,14 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, ke
 	ev.Session.Floor = floor
 	ev.Session.Order, err = json.Marshal(env)
 	return ev, err
+}
+
+// personalise is a job's policy.
+func personalise(j *job.Job) string {
+	if j.Personal == "" {
+		return order.PersonaliseRequire
+	}
+	return j.Personal
 }
 
 // bootLink is the speed of the interface a machine booted from, Mb/s; of its
@@ -268,7 +276,7 @@ func bootLink(ev api.Evidence) int {
 // hostID lists the facts by which the machine knows itself. Junk is left out:
 // it would match, or contradict, anybody.
 func hostID(h api.Host, ev api.Evidence) order.HostID {
-	id := order.HostID{Name: h.Name, UUID: h.UUID, MACs: []string{h.MAC}}
+	id := order.HostID{Name: h.Name, Room: h.Room, UUID: h.UUID, MACs: []string{h.MAC}}
 	if !ident.JunkSerial(ev.Serial) {
 		id.Serial = ev.Serial
 	}

@@ -13,6 +13,7 @@ import (
 
 	"labswarm/api"
 	"labswarm/api/diskrule"
+	"labswarm/api/order"
 	"labswarm/server/event"
 	"labswarm/server/inventory"
 	"labswarm/server/job"
@@ -155,6 +156,8 @@ func checkCreate(req *api.JobCreate, img ImageInfo) error {
 		return badRequest(api.CodeConfirm, "this erases disks: confirm it by typing %s, %q (got %q)", what, want, req.Confirm)
 	case req.After != "" && req.After != "reboot" && req.After != "poweroff":
 		return badRequest(api.CodeUsage, "after %q: use reboot or poweroff", req.After)
+	case req.Personalise != "" && req.Personalise != order.PersonaliseRequire && req.Personalise != order.PersonaliseTry && req.Personalise != order.PersonaliseOff:
+		return badRequest(api.CodeUsage, "personalise %q: use require, try or off", req.Personalise)
 	case req.ExpiresInS < 0 || time.Duration(req.ExpiresInS)*time.Second > maxLife || req.ExpiresInS > int64(maxLife/time.Second):
 		return badRequest(api.CodeUsage, "expires in %d s: at most %s", req.ExpiresInS, maxLife)
 	case req.MaxAttempts < 0 || req.MaxAttempts > maxAttempts:
@@ -167,7 +170,7 @@ func checkCreate(req *api.JobCreate, img ImageInfo) error {
 func newJob(req *api.JobCreate, img ImageInfo, now time.Time) job.Job {
 	j := job.Job{
 		Image: img.Name, Version: img.Version, Room: req.Room, Created: now.UTC(),
-		NotAfter: now.UTC().Add(job.DefaultLife), Overrun: job.MaxOverrun, After: req.After,
+		NotAfter: now.UTC().Add(job.DefaultLife), Overrun: job.MaxOverrun, After: req.After, Personal: req.Personalise,
 		MaxHard: job.DefaultHard, MaxSoft: job.DefaultSoft,
 		CellBytes: img.CellBytes, Cells: img.Cells, BytesShipped: img.BytesShipped, DiskBytes: img.DiskBytes,
 		MinBytes: img.MinBytes, Sector: img.Sector, Disk: req.Disk, Replace: req.ReplaceForeign, Own: img.Own, InfoHash: img.InfoHash, ManifestDigest: img.Digest, Readback: img.Readback,
@@ -177,6 +180,9 @@ func newJob(req *api.JobCreate, img ImageInfo, now time.Time) job.Job {
 	}
 	if j.After == "" {
 		j.After = "reboot"
+	}
+	if j.Personal == "" {
+		j.Personal = order.PersonaliseRequire
 	}
 	if req.MaxAttempts > 0 {
 		j.MaxHard, j.MaxSoft = req.MaxAttempts, 2*req.MaxAttempts

@@ -71,7 +71,7 @@ func (e *Engine) view(js jobSlots, now time.Time, timeline bool) api.Job {
 	j := js.job
 	out := api.Job{
 		ID: j.ID, Image: j.Image, Version: j.Version, Room: j.Room, Created: j.Created, NotAfter: j.NotAfter, Ended: j.Ended,
-		Result: j.Result, After: j.After, CellBytes: j.CellBytes, Cells: j.Cells, BytesShipped: j.BytesShipped, EtaS: -1, Slots: []api.Slot{},
+		Result: j.Result, After: j.After, Personalise: personalise(&j), CellBytes: j.CellBytes, Cells: j.Cells, BytesShipped: j.BytesShipped, EtaS: -1, Slots: []api.Slot{},
 	}
 	e.mu.Lock()
 	seed := e.seedSent(&j)
@@ -95,7 +95,7 @@ func (e *Engine) view(js jobSlots, now time.Time, timeline bool) api.Job {
 func (e *Engine) slotView(j *job.Job, s *job.Slot, now time.Time) api.Slot {
 	v := api.Slot{
 		Host: s.Host, MAC: s.MAC, State: s.State, Since: s.Since, Attempt: s.Hard, PONR: s.PONR, Code: s.Code, Error: s.Error,
-		Disk: s.Disk, Firmware: s.Firmware, Verified: s.Verified, OSSeen: s.OSSeen, Unseen: s.Unseen,
+		Disk: s.Disk, Firmware: s.Firmware, Verified: s.Verified, OSSeen: s.OSSeen, Unseen: s.Unseen, Warnings: s.Warnings, HostKeys: s.HostKeys,
 		CellsWritten: s.Counters.CellsWritten, CellsKept: s.Counters.CellsKept, BytesFromSeed: s.Counters.BytesFromSeed,
 		BytesFromPeers: s.Counters.BytesFromPeers, AgentRSSBytes: s.Counters.AgentRSSBytes,
 	}
