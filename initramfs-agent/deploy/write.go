@@ -171,7 +171,9 @@ func (s *session) fetchAndProve(ctx context.Context, o order.Order, b *bundle.Bu
 // it runs on a proven disk only. The swarm goes on: a changed cell fails its
 // hash when it is read for another host, and that host gets it elsewhere.
 func (s *session) finalise(ctx context.Context, o order.Order, b *bundle.Bundle, w *disk.Writable) error {
-	out, err := finalise.Run(ctx, w, b.Manifest, b.Manifest.Parts, finalise.Options{
+	// Until the table is fitted to a bigger disk, partitions lie as in the image.
+	parts := b.Manifest.Parts
+	out, err := finalise.Run(ctx, w, b.Manifest, parts, finalise.Options{
 		Policy: o.Personalise, Load: s.cfg.Load, Log: s.cfg.Log, Say: s.detail,
 		Host: personalise.Host{Name: o.Host.Name, Room: o.Host.Room, Image: o.Image.Name + "/" + o.Image.Version, Job: o.Job},
 	})
