@@ -142,7 +142,7 @@ func (s *session) fetchAndProve(ctx context.Context, o order.Order, b *bundle.Bu
 	s.proof = proof
 	s.mu.Unlock()
 	s.setState(api.StateFinalising, "")
-	if err := s.finalise(ctx, o, b, w); err != nil {
+	if err := s.finalise(ctx, o, b, w, ses); err != nil {
 		return err
 	}
 	if err := ses.Finish(proof); err != nil {
@@ -170,10 +170,12 @@ func (s *session) fetchAndProve(ctx context.Context, o order.Order, b *bundle.Bu
 // finalise grows and personalises; what it changes is no longer the image's, so
 // it runs on a proven disk only. The swarm goes on: a changed cell fails its
 // hash when it is read for another host, and that host gets it elsewhere.
-func (s *session) finalise(ctx context.Context, o order.Order, b *bundle.Bundle, w *disk.Writable) error {
-	// Until the table is fitted to a bigger disk, partitions lie as in the image.
-	parts := b.Manifest.Parts
-	out, err := finalise.Run(ctx, w, b.Manifest, parts, finalise.Options{
+func (s *session) finalise(ctx context.Context, o order.Order, b *bundle.Bundle, w *disk.Writable, ses *writer.Session) error {
+	l, err := ses.Layout()
+	if err != nil {
+		return err
+	}
+	out, err := finalise.Run(ctx, w, b.Manifest, l.Parts, finalise.Options{
 		Policy: o.Personalise, Load: s.cfg.Load, Log: s.cfg.Log, Say: s.detail,
 		Host: personalise.Host{Name: o.Host.Name, Room: o.Host.Room, Image: o.Image.Name + "/" + o.Image.Version, Job: o.Job},
 	})

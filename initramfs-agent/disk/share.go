@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"labswarm/images/fsmap/part"
 )
 
 // Span is a partition as it will stand in the table, in bytes.
@@ -77,10 +79,7 @@ func (w *Writable) Device(n int) (string, error) {
 		if p.N != n {
 			continue
 		}
-		node := w.path + strconv.Itoa(n)
-		if last := w.path[len(w.path)-1]; last >= '0' && last <= '9' { // nvme0n1p2, loop3p2
-			node = w.path + "p" + strconv.Itoa(n)
-		}
+		node := part.DeviceName(w.path, n)
 		return node, w.checkNode(node, p)
 	}
 	return "", fmt.Errorf("partition %d of %s is not announced", n, w.name)
