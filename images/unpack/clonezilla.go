@@ -46,7 +46,9 @@ const (
 var (
 	// czDevice is a whole disk's name. Device names with a slash (cciss) are of controllers that boot by other means.
 	czDevice = regexp.MustCompile(`^(?:[hsvx]v?d[a-z]{1,3}|nvme[0-9]{1,3}n[0-9]{1,3}|mmcblk[0-9]{1,3}|md[0-9]{1,3}|pmem[0-9]{1,3})$`)
-	czName   = regexp.MustCompile(`^([a-z0-9]{3,20})\.([a-z0-9+]{1,16})-(ptcl-)?img(?:\.(gz|bz2|lzo|lzma|xz|lzip|lrz|lz4|zst|uncomp))?(?:\.(a[a-z]{1,3}|[a-z]{2}))?$`)
+	// What partclone wrote names its packing, what dd wrote does not.
+	czPtcl   = regexp.MustCompile(`^([a-z0-9]{3,20})\.([a-z0-9+]{1,16})-ptcl-img\.(gz|bz2|lzo|lzma|xz|lzip|lrz|lz4|zst|uncomp)(?:\.([a-z]{2,4}))?$`)
+	czOther  = regexp.MustCompile(`^([a-z0-9]{3,20})\.([a-z0-9+]{1,16})-img(?:\.([a-z]{2,4}))?$`)
 	czLikely = regexp.MustCompile(`-img(\.|$)`)
 )
 
@@ -74,11 +76,13 @@ func (f czFile) key() string {
 
 // parseCzName reads a file name. ok is false for names that are of no partition's content.
 func parseCzName(name string) (f czFile, ok bool) {
-	m := czName.FindStringSubmatch(name)
-	if m == nil {
-		return czFile{}, false
+	if m := czPtcl.FindStringSubmatch(name); m != nil {
+		return czFile{part: m[1], fs: m[2], ptcl: true, comp: m[3], vol: m[4]}, true
 	}
-	return czFile{part: m[1], fs: m[2], ptcl: m[3] != "", comp: m[4], vol: m[5]}, true
+	if m := czOther.FindStringSubmatch(name); m != nil {
+		return czFile{part: m[1], fs: m[2], vol: m[3]}, true
+	}
+	return czFile{}, false
 }
 
 // volume returns the letters of volume i (from 0) when they are n long: aa, ab, ... (split -a n).

@@ -60,12 +60,14 @@ func (s *Source) restoreClonezilla(ctx context.Context, w *work) error {
 }
 
 // partName is the kernel's name of a partition: sda1, nvme0n1p1.
-func (c *czImage) partName(n int) string {
-	name := c.disk
-	if last := name[len(name)-1]; last >= '0' && last <= '9' {
-		name += "p"
+func (c *czImage) partName(n int) string { return c.stem() + strconv.Itoa(n) }
+
+// stem is what the names of the disk's partitions have in common.
+func (c *czImage) stem() string {
+	if last := c.disk[len(c.disk)-1]; last >= '0' && last <= '9' {
+		return c.disk + "p"
 	}
-	return name + strconv.Itoa(n)
+	return c.disk
 }
 
 func (s *Source) restorePart(ctx context.Context, w *work, name string, d *czData, p part.Entry) error {

@@ -30,14 +30,15 @@ type mbrDumpPart struct {
 }
 
 var (
-	dumpLine   = regexp.MustCompile(`^/dev/([a-z0-9/]+?)p?([0-9]{1,3}) *: *start= *([0-9]{1,12}), *size= *([0-9]{1,12}), *(?:type|Id)= *([0-9a-fA-F]{1,2})(, *bootable)?$`)
+	dumpLine   = regexp.MustCompile(`^([0-9]{1,3}) *: *start= *([0-9]{1,12}), *size= *([0-9]{1,12}), *(?:type|Id)= *([0-9a-fA-F]{1,2})(, *bootable)?$`)
 	dumpHead   = regexp.MustCompile(`^(label|label-id|unit|sector-size|device|first-lba|last-lba|grain|table-length): *(.*)$`)
 	partedDisk = regexp.MustCompile(`(?m)^Disk /dev/[a-z0-9/]+: ([0-9]{1,15})s$`)
 	partedSect = regexp.MustCompile(`(?m)^Sector size \(logical/physical\): ([0-9]{3,5})B/`)
 )
 
-// parseDump reads the dump of an MBR: that of sfdisk 2.26 and newer, and the older one without a head.
-func parseDump(text []byte) (*mbrDump, error) {
+// parseDump reads the dump of an MBR: that of sfdisk 2.26 and newer, and the older one without a head. stem is the name
+// of the disk's partitions without their number.
+func parseDump(text []byte, stem string) (*mbrDump, error) {
 	d := &mbrDump{}
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSpace(line)
@@ -50,17 +51,18 @@ func parseDump(text []byte) (*mbrDump, error) {
 			}
 			continue
 		}
+		line, ok := strings.CutPrefix(line, "/dev/"+stem)
 		m := dumpLine.FindStringSubmatch(line)
-		if m == nil {
+		if m == nil || !ok {
 			return nil, fmt.Errorf("the line %q is not understood", line)
 		}
-		p := mbrDumpPart{boot: m[6] != ""}
+		p := mbrDumpPart{boot: m[5] != ""}
 		var kind uint64
 		var errs [4]error
-		p.n, errs[0] = strconv.Atoi(m[2])
-		p.start, errs[1] = strconv.ParseInt(m[3], 10, 64)
-		p.size, errs[2] = strconv.ParseInt(m[4], 10, 64)
-		kind, errs[3] = strconv.ParseUint(m[5], 16, 8)
+		p.n, errs[0] = strconv.Atoi(m[1])
+		p.start, errs[1] = strconv.ParseInt(m[2], 10, 64)
+		p.size, errs[2] = strconv.ParseInt(m[3], 10, 64)
+		kind, errs[3] = strconv.ParseUint(m[4], 16, 8)
 		if err := errors.Join(errs[:]...); err != nil {
 			return nil, err
 		}
@@ -153,7 +155,7 @@ func (s *Source) writeTable(ctx context.Context, w *work) error {
 	if t.dump == nil || len(t.mbr) != czSector {
 		return s.errorf("its file %q or %q is missing or cut off", d+"-pt.sf", d+"-mbr")
 	}
-	dump, err := parseDump(t.dump)
+	dump, err := parseDump(t.dump, s.cz.stem())
 	if err != nil {
 		return s.errorf("its file %q: %v", d+"-pt.sf", err)
 	}
