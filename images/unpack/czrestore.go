@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"labswarm/images/fsmap/part"
+	"labswarm/images/mask"
 )
 
 // restoreClonezilla puts the disk together: table, then each partition.
@@ -85,6 +86,7 @@ func (s *Source) restorePart(ctx context.Context, w *work, name string, d *czDat
 	if why := f.refused(); why != "" && f != partclone {
 		return s.errorf("%q: %s", d.vols[0], why)
 	}
+	at := func() int64 { return in.n - int64(packed.Buffered()) }
 	fail := func(err error) error {
 		if e := (*Error)(nil); errors.As(err, &e) {
 			return s.errorf("partition %d (%s): %s", p.N, name, e.Why)
@@ -94,7 +96,7 @@ func (s *Source) restorePart(ctx context.Context, w *work, name string, d *czDat
 	var plain io.ReadCloser = io.NopCloser(packed)
 	if f.packed() {
 		if plain, err = unpacker(f, packed); err != nil {
-			return fail(s.streamError(w, f, err, 0, in.n))
+			return fail(s.streamError(w, f, err, 0, at()))
 		}
 	}
 	defer func() { _ = plain.Close() }() // only read
@@ -102,7 +104,7 @@ func (s *Source) restorePart(ctx context.Context, w *work, name string, d *czDat
 	content := bufio.NewReaderSize(src, readAhead)
 	magic, err := content.Peek(len(ptclMagic))
 	if err != nil && src.err != nil && !errors.Is(src.err, io.EOF) {
-		return fail(s.streamError(w, f, src.err, src.n, in.n))
+		return fail(s.streamError(w, f, src.err, src.n, at()))
 	}
 	if string(magic) == ptclMagic {
 		err = s.restorePartclone(ctx, w, content, p)
@@ -112,7 +114,7 @@ func (s *Source) restorePart(ctx context.Context, w *work, name string, d *czDat
 		return s.errorf("partition %d (%s): %q does not hold what partclone writes", p.N, name, d.vols[0])
 	}
 	if src.err != nil && !errors.Is(src.err, io.EOF) {
-		return fail(s.streamError(w, f, src.err, src.n, in.n))
+		return fail(s.streamError(w, f, src.err, src.n, at()))
 	}
 	return fail(err)
 }
@@ -224,6 +226,33 @@ func (s *Source) restorePartclone(ctx context.Context, w *work, r *bufio.Reader,
 	n, err := io.CopyN(io.Discard, r, maxRest)
 	if err == nil {
 		return s.errorf("more than %d bytes follow the end of partclone's data", n)
+	}
+	return w.backupBoot(p)
+}
+
+// backupBoot writes the copy of an NTFS volume's boot sector that stands behind the volume. partclone leaves it out, and
+// Windows and ntfsfix miss it.
+func (w *work) backupBoot(p part.Entry) error {
+	b, old := make([]byte, czSector), make([]byte, czSector)
+	if _, err := w.ReadAt(b, p.Start); err != nil {
+		return fmt.Errorf("read the work file: %w", err)
+	}
+	if string(b[3:11]) != "NTFS    " || binary.LittleEndian.Uint16(b[11:]) != czSector {
+		return nil
+	}
+	sectors := binary.LittleEndian.Uint64(b[40:])
+	if sectors == 0 || sectors >= uint64(p.Size/czSector) {
+		return nil
+	}
+	off := p.Start + int64(sectors)*czSector
+	if _, err := w.ReadAt(old, off); err != nil {
+		return fmt.Errorf("read the work file: %w", err)
+	}
+	if !mask.IsZero(old) {
+		return nil
+	}
+	if _, err := w.WriteAt(b, off); err != nil {
+		return &writeError{err}
 	}
 	return nil
 }

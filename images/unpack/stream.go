@@ -101,7 +101,8 @@ func xzDict(head []byte) int64 {
 // decompress unpacks a compressed raw disk.
 func (s *Source) decompress(w *work) error {
 	in := &counter{r: io.NewSectionReader(s.in[0], 0, s.size), w: w}
-	n, err := s.unpackStream(w, s.format, bufio.NewReaderSize(in, readAhead), 0, w.opt.MaxSize+1, func() int64 { return in.n })
+	r := bufio.NewReaderSize(in, readAhead)
+	n, err := s.unpackStream(w, s.format, r, 0, w.opt.MaxSize+1, func() int64 { return in.n - int64(r.Buffered()) })
 	if err != nil {
 		return err
 	}

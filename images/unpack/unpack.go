@@ -66,6 +66,9 @@ func (e *MissingError) Error() string {
 // Errors a caller may want to tell apart: *Error, fs.ErrNotExist.
 func Open(path string) (*Source, error) {
 	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open disk image: the file %q does not exist: %w", path, fs.ErrNotExist)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open disk image: %w", err)
 	}

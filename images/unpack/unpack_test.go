@@ -289,8 +289,7 @@ func children(t testing.TB) (list []string) {
 func TestEndsInTheMiddle(t *testing.T) {
 	k := fixture.New(t, testreq.Tool)
 	raw := rawDisk(t, k)
-	disk := czDisk(t, k, mbrScript)
-	cz := clonezilla(t, k, disk, "nvme0n1", false, mbrParts, "nvme0n1p6")
+	_, cz := k.ClonezillaMBR()
 	sources := map[string]string{"zstd": allFormats[3].file(k, raw), "xz": allFormats[2].file(k, raw), "qcow2": byQemu("qcow2")(k, raw), "VHDX": byQemu("vhdx")(k, raw),
 		"flat": byQemu("vmdk", "-o", "subformat=monolithicFlat")(k, raw), "Clonezilla": cz}
 	full := errors.New("no room")
