@@ -177,3 +177,46 @@ func TestSpread(t *testing.T) {
 		t.Errorf("spread of all = %v", got)
 	}
 }
+
+// A bare filesystem becomes the only partition of a disk, and the same one each time.
+func TestWrap(t *testing.T) {
+	k := fixture.New(t, testreq.Tool)
+	l, dir := newLibrary(t)
+	for fs, file := range map[string]string{
+		"ext4": k.Ext(5*MiB+4096, k.Tree(3, 5, 50<<10), "-t", "ext4"), "fat16": k.FAT(16*MiB, 16, k.Tree(4, 5, 50<<10)), "swap": k.Swap(2 * MiB),
+	} {
+		v := mustImport(t, l, ImportOptions{Name: fs, File: file, Wrap: true})
+		m := v.Manifest()
+		if len(m.Parts) != 1 || m.Parts[0].FS != fs || m.Parts[0].Start != MiB || m.Disk.Label != "gpt" {
+			t.Errorf("%s: %+v", fs, m)
+			continue
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(v.Dir(), "disk.raw"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range m.Used() {
+			if off := e.Off - MiB; off >= 0 && off < int64(len(want)) && string(got[e.Off:min(e.End(), MiB+int64(len(want)))]) != string(want[off:min(off+e.Len, int64(len(want)))]) {
+				t.Errorf("%s: used bytes at %d differ", fs, off)
+			}
+		}
+		k.Run("gdisk", "", "sgdisk", "-v", filepath.Join(v.Dir(), "disk.raw"))
+		if _, err := l.Import(t.Context(), ImportOptions{Name: fs, File: file, Wrap: true}); !errors.Is(err, ErrUnchanged) {
+			t.Errorf("%s again: %v; want ErrUnchanged", fs, err)
+		}
+	}
+	for file, want := range map[string]string{golden(t, k): "none that is known", k.Sparse("zero", 2*MiB): "none that is known"} {
+		if _, err := l.Import(t.Context(), ImportOptions{Name: "lab", File: file, Wrap: true}); !as[*NotDiskError](err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %q", file, err, want)
+		}
+	}
+	for _, name := range leftovers(t, dir) {
+		if strings.HasPrefix(name, ".") {
+			t.Errorf("left %s", name)
+		}
+	}
+}

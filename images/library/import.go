@@ -17,6 +17,7 @@ type ImportOptions struct {
 	Name     string   // image name
 	File     string   // the disk, in any form that images/unpack knows; only read
 	MaxSize  int64    // longest disk that is unpacked, in bytes; 0 = unpack.DefaultMaxSize
+	Wrap     bool     // File is a bare filesystem: put a GPT around it
 	Cell     int64    // cell size in bytes; 0 = that of the image's newest version, else by size
 	Force    []string // guards to override: ForceDirty, ForceHibernated, ForceUnchanged
 	OSHint   string   // free text for people

@@ -86,7 +86,7 @@ func (s *source) noTable(cause error) error {
 		return &NotDiskError{s.path, "it is a CD or DVD image; install it once and make an image of that disk"}
 	}
 	if um, err := fsmap.Used(s, s.size); err == nil && um.FS != "unknown" {
-		return &NotDiskError{s.path, "it is a single " + um.FS + " filesystem without a partition table; images are made of whole disks"}
+		return &NotDiskError{s.path, "it is a single " + um.FS + " filesystem without a partition table, and images are made of whole disks: import the disk it comes from, or --wrap puts a table around it (a PC does not boot from that)"}
 	}
 	return &NotDiskError{s.path, cause.Error()}
 }

@@ -42,6 +42,11 @@ func (s *Source) convertNode(ctx context.Context, w *work, node string, run func
 	if why := di.refuse(s.format); why != "" {
 		return s.errorf("%s", why)
 	}
+	for _, e := range di.Specific.Data.Extents {
+		if s.vmdk != nil && !s.beside(e.File) {
+			return s.errorf("it names the file %q, which does not lie in its own folder: put all files of the disk into one", e.File)
+		}
+	}
 	if n := len(di.Snapshots); n > 0 {
 		w.opt.Warn(fmt.Sprintf("the disk holds %d snapshots: its present state is imported, not one of them", n))
 	}

@@ -32,6 +32,18 @@ type Options struct {
 	Warn     func(string) // findings that do not stop the work. nil = not wanted
 }
 
+func (o *Options) defaults() {
+	if o.MaxSize <= 0 {
+		o.MaxSize = DefaultMaxSize
+	}
+	if o.Room == nil {
+		o.Room = func() error { return nil }
+	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+}
+
 // Source is a file or folder to import, open for reading.
 type Source struct {
 	path   string
@@ -165,15 +177,7 @@ func (s *Source) errorf(format string, args ...any) error {
 //
 // Errors a caller may want to tell apart: *Error, *MissingError, *TooBigError, what o.Room returned, ctx.Err().
 func (s *Source) Unpack(ctx context.Context, o Options) (work *os.File, err error) {
-	if o.MaxSize <= 0 {
-		o.MaxSize = DefaultMaxSize
-	}
-	if o.Room == nil {
-		o.Room = func() error { return nil }
-	}
-	if o.Warn == nil {
-		o.Warn = func(string) {}
-	}
+	o.defaults()
 	w, err := newWork(ctx, o)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -133,7 +134,15 @@ func (s *Source) openExtents() error {
 		}
 		s.in = append(s.in, in)
 		s.size += in.stat.Size()
-		if e.kind == "FLAT" || e.kind == "VMFS" {
+		if e.kind == "SPARSE" || e.kind == "VMFSSPARSE" {
+			head := make([]byte, 1024)
+			if _, err := in.ReadAt(head, 0); err != nil {
+				return s.errorf("its file %q is cut off in its header; copy it again", e.file)
+			}
+			if f := Of(head); f != VMDK || checkVMDK(head) != "" { // it could name further files
+				return s.errorf("its file %q is no part of a VMDK", e.file)
+			}
+		} else {
 			if have := in.stat.Size(); have < e.off+e.size {
 				return s.errorf("its file %q ends at byte %d, but should have %d: it is cut off; copy it again", e.file, have, e.off+e.size)
 			}
@@ -185,6 +194,12 @@ func (s *Source) convertExtents(ctx context.Context, w *work) error {
 		w.progress(s.size)
 	}
 	return err
+}
+
+// beside tells whether path, as qemu-img gives it, is one of the files that the description names.
+func (s *Source) beside(path string) bool {
+	dir, err := filepath.Abs(filepath.Dir(s.path))
+	return err == nil && filepath.Dir(path) == dir && slices.ContainsFunc(s.vmdk.extents, func(e vmdkExtent) bool { return e.file == filepath.Base(path) })
 }
 
 // copyExtents unpacks a disk whose files hold the plain content.

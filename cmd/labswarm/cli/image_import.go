@@ -18,7 +18,7 @@ import (
 type importFlags struct {
 	cell, maxSize, hint, codec string
 	force                      []string
-	dryRun                     bool
+	dryRun, wrap               bool
 }
 
 func newImport(e *env) *cobra.Command {
@@ -46,13 +46,14 @@ behind. --dry-run shows what would be made and writes nothing into the store.`,
 	cmd.Flags().StringSliceVar(&f.force, "force", nil, "override a guard by its name; recorded in the image for ever")
 	cmd.Flags().StringVar(&f.codec, "codec", library.CodecZstd, "zstd makes compressed cells beside the image, none does not")
 	cmd.Flags().StringVar(&f.hint, "os", "", "free text for people")
+	cmd.Flags().BoolVar(&f.wrap, "wrap", false, "FILE is a single filesystem: put a partition table around it (nothing boots from that)")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show what would be made, with estimates; write nothing into the store")
 	return cmd
 }
 
 // options turns the flags into those of the library.
 func (f *importFlags) options(name, file string) (o library.ImportOptions, err error) {
-	o = library.ImportOptions{Name: name, File: file, Force: f.force, OSHint: f.hint, Codec: f.codec}
+	o = library.ImportOptions{Name: name, File: file, Force: f.force, Wrap: f.wrap, OSHint: f.hint, Codec: f.codec}
 	if f.cell != "" {
 		if o.Cell, err = units.ParseSize(f.cell); err != nil {
 			return o, usage(fmt.Errorf("--cell: %w", err))
