@@ -93,7 +93,7 @@ func (s *Source) restorePart(ctx context.Context, w *work, name string, d *czDat
 		}
 		return err
 	}
-	var plain io.ReadCloser = io.NopCloser(packed)
+	plain := io.NopCloser(packed)
 	if f.packed() {
 		if plain, err = unpacker(f, packed); err != nil {
 			return fail(s.streamError(w, f, err, 0, at()))

@@ -53,8 +53,8 @@ func unpacker(f Format, r *bufio.Reader) (io.ReadCloser, error) {
 
 const xzHead = 12 + 4*256 // bytes of a stream's header and the longest block header
 
-// xzDict returns the dictionary size in bytes that the first block of an xz file asks for; 0 = none found, which the
-// reader then finds fault with. Format: "The .xz file format" 2.1.1, 3.1 and 5.3.1.
+// xzDict returns the dictionary size in bytes that the first block of an xz file asks for (xz gives all blocks the same);
+// 0 = none found, which the reader then finds fault with. Format: "The .xz file format" 2.1.1, 3.1 and 5.3.1.
 func xzDict(head []byte) int64 {
 	const streamHeader, lzma2 = 12, 0x21
 	if len(head) < streamHeader+2 {
@@ -130,6 +130,8 @@ func (s *Source) streamError(w *work, f Format, err error, n, at int64) error {
 		return nil
 	case w.ctx.Err() != nil, w.room() != nil, isWrite(err):
 		return err
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return s.errorf("the zstd data needs a window of more than %s: pack it again without --long", units.FormatBytes(maxWindow))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return s.errorf("the %s data ends in the middle, at byte %d, after %s of content: the file is cut off; copy it again", f, at, units.FormatBytes(n))
 	}

@@ -216,6 +216,8 @@ func TestRefuses(t *testing.T) {
 	outside := file("RW 12295 SPARSE \"../other.vmdk\"\n", 0)
 	cd := file("", 0x9000)
 	write(t, cd, 0x8001, "CD001")
+	long := k.Path("long.zst")
+	k.Run("zstd", strings.Repeat("x", 1<<20), "zstd", "-q", "--long=30", "-o", long)
 	vmdkDelta := "# Disk DescriptorFile\nCID=1\nparentCID=fffffff0\nRW 8 FLAT \"x\" 0\n"
 	for name, c := range map[string]struct{ file, want string }{
 		"backing file":   {qemuCreate(k, "-b", qcow, "-F", "qcow2"), "its base"},
@@ -233,6 +235,7 @@ func TestRefuses(t *testing.T) {
 		"partclone":      {file("partclone-image\x00", 4096), "Clonezilla's folder"},
 		"folder":         {t.TempDir(), "none of Clonezilla's"},
 		"not a header":   {file("vhdxfile", 100), "cut off"},
+		"zstd window":    {long, "without --long"},
 		"xz dictionary":  {file("\xfd7zXZ\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x28\x00\x00\x00", 64), "dictionary of 4.00 GiB"},
 	} {
 		_, err := unpackAll(t, c.file, Options{})
