@@ -44,6 +44,10 @@ mkfs.ntfs ntfs-3g
 mkfs.xfs xfsprogs
 mkfs.btrfs btrfs-progs
 mkfs.exfat exfatprogs
+qemu-img qemu-utils
+gzip gzip
+bzip2 bzip2
+prlimit util-linux
 partclone.ntfs partclone
 ntfs-3g ntfs-3g
 mount.exfat-fuse exfat-fuse

@@ -67,7 +67,7 @@ func disk(t *testing.T) func(*testscript.TestScript, bool, []string) {
 		if neg || len(args) != 1 {
 			ts.Fatalf("usage: disk FILE")
 		}
-		for tool, pkg := range map[string]string{"sfdisk": "fdisk", "mke2fs": "e2fsprogs"} {
+		for tool, pkg := range map[string]string{"sfdisk": "fdisk", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils", "zstd": "zstd"} {
 			testreq.Tool(t, tool, pkg)
 		}
 		k := fixture.New(t, testreq.Tool)

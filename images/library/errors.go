@@ -34,12 +34,16 @@ func (e *NotDiskError) Error() string {
 // NoSpaceError means that the file system of the library has too little room. Sizes are bytes.
 type NoSpaceError struct {
 	Dir     string
-	Need    int64 // for the image
+	Need    int64 // for the image; 0 = not known
 	Free    int64
 	Reserve int64 // kept free for the rest of the server
 }
 
 func (e *NoSpaceError) Error() string {
+	if e.Need == 0 {
+		return fmt.Sprintf("no room in %q: %s must stay free and only %s are; remove old images or use a bigger disk",
+			e.Dir, units.FormatBytes(e.Reserve), units.FormatBytes(e.Free))
+	}
 	return fmt.Sprintf("no room in %q: the image needs %s and %s must stay free, but only %s are free; remove old images or use a bigger disk",
 		e.Dir, units.FormatBytes(e.Need), units.FormatBytes(e.Reserve), units.FormatBytes(e.Free))
 }

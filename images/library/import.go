@@ -15,7 +15,9 @@ import (
 // ImportOptions says what to import and how.
 type ImportOptions struct {
 	Name     string   // image name
-	File     string   // raw disk: a file or a block device, only read
+	File     string   // the disk, in any form that images/unpack knows; only read
+	MaxSize  int64    // longest disk that is unpacked, in bytes; 0 = unpack.DefaultMaxSize
+	Wrap     bool     // File is a bare filesystem: put a GPT around it
 	Cell     int64    // cell size in bytes; 0 = that of the image's newest version, else by size
 	Force    []string // guards to override: ForceDirty, ForceHibernated, ForceUnchanged
 	OSHint   string   // free text for people
@@ -32,20 +34,23 @@ const (
 
 // Progress tells how far a long operation is. Calls come one at a time, about five a second.
 type Progress struct {
-	Phase       string // "copy", "sync" or "verify"
+	Phase       string // "unpack" (bytes of what is imported), "copy", "sync" or "verify"
 	Done, Total int64  // bytes
 	Rate        int64  // bytes per second since the phase began
 }
 
-// Import makes a new version of an image from a raw disk. It leaves nothing behind when it fails or ctx ends.
+// Import makes a new version of an image from a disk. It leaves nothing behind when it fails or ctx ends.
 //
 // Errors a caller may want to tell apart: NotDiskError, part.TruncatedError, GuardError, NoSpaceError,
-// UnchangedError (matches ErrUnchanged), ErrReadOnly, fs.ErrNotExist, ctx.Err().
+// UnchangedError (matches ErrUnchanged), ErrReadOnly, fs.ErrNotExist, ctx.Err(), and those of unpack.Unpack.
 func (l *Library) Import(ctx context.Context, o ImportOptions) (v *Version, err error) {
-	if err := l.checkOptions(&o); err != nil {
+	if l.key == nil {
+		return nil, fmt.Errorf("import image: %w", ErrReadOnly)
+	}
+	if err := checkOptions(&o); err != nil {
 		return nil, err
 	}
-	s, err := openSource(o.File)
+	s, err := openDisk(ctx, o, l.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -76,10 +81,7 @@ func closeInto(err, closeErr error) error {
 	return fmt.Errorf("close: %w", closeErr)
 }
 
-func (l *Library) checkOptions(o *ImportOptions) error {
-	if l.key == nil {
-		return fmt.Errorf("import image: %w", ErrReadOnly)
-	}
+func checkOptions(o *ImportOptions) error {
 	if err := manifest.CheckName(o.Name); err != nil {
 		return fmt.Errorf("import image: %w", err)
 	}
@@ -125,6 +127,14 @@ type importJob struct {
 
 // prepare finds what has to be read, settles the cell size and checks the room.
 func (j *importJob) prepare() error {
+	if err := j.size(); err != nil {
+		return err
+	}
+	return checkSpace(j.lib.dir, manifest.Sum(j.work))
+}
+
+// size finds what has to be read and settles the cell size.
+func (j *importJob) size() error {
 	data, err := dataRanges(j.src.File, j.src.size)
 	if err != nil {
 		return err
@@ -137,7 +147,7 @@ func (j *importJob) prepare() error {
 	if cells := countCells(manifest.TouchedCells(j.work, j.cell)); cells > manifest.MaxPieces {
 		return fmt.Errorf("import image %s: %d data cells of %s exceed the limit of %d; use a bigger --cell", j.opt.Name, cells, units.FormatBytes(j.cell), manifest.MaxPieces)
 	}
-	return checkSpace(j.lib.dir, need)
+	return nil
 }
 
 func countCells(runs []manifest.Run) (n int64) {

@@ -11,6 +11,7 @@ import (
 
 	"labswarm/images/fixture"
 	"labswarm/images/fsmap/part"
+	"labswarm/images/unpack"
 	"labswarm/internal/testreq"
 )
 
@@ -37,11 +38,11 @@ func TestImportRefuses(t *testing.T) {
 	}{
 		"missing":        {"/nonexistent/x.img", func(e error) bool { return errors.Is(e, fs.ErrNotExist) }, "does not exist"},
 		"text":           {file("text", []byte(strings.Repeat("hello world ", 512))), as[*NotDiskError], "no partition table"},
-		"folder":         {t.TempDir(), as[*NotDiskError], "folder"},
+		"folder":         {t.TempDir(), as[*unpack.Error], "folder"},
 		"empty":          {file("empty", nil), as[*NotDiskError], "empty"},
 		"odd size":       {file("odd", make([]byte, 1000)), as[*NotDiskError], "not a multiple of 512"},
-		"qcow2":          {file("qcow2", append([]byte("QFI\xfb"), make([]byte, 1020)...)), as[*NotDiskError], "qemu-img convert"},
-		"gzip":           {file("gz", append([]byte("\x1f\x8b"), make([]byte, 1022)...)), as[*NotDiskError], "gunzip"},
+		"qcow2":          {file("qcow2", append([]byte("QFI\xfb"), make([]byte, 1020)...)), as[*unpack.Error], "qcow of version 0"},
+		"gzip":           {file("gz", append([]byte("\x1f\x8b"), make([]byte, 1022)...)), as[*unpack.Error], "damaged near byte"},
 		"one filesystem": {k.Ext(16*MiB, "", "-t", "ext4"), as[*NotDiskError], "single ext4 filesystem"},
 		"truncated":      {cut, as[*part.TruncatedError], "truncated"},
 		"dirty":          {dirty, as[*GuardError], "--force=dirty"},

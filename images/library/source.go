@@ -1,7 +1,6 @@
 package library
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,15 +11,17 @@ import (
 
 	"labswarm/images/fsmap"
 	"labswarm/images/manifest"
+	"labswarm/images/unpack"
 )
 
-// source is the raw disk being imported: a file or a block device, opened for reading.
+// source is the raw disk being imported: a file or a block device, opened for reading, or a work file.
 type source struct {
 	*os.File
 	path   string
 	size   int64
 	sector int // 0 for a file
 	stat   fs.FileInfo
+	origin *unpack.Source // what the file was unpacked from; nil for a raw disk
 }
 
 func openSource(path string) (*source, error) {
@@ -69,39 +70,13 @@ func (s *source) probe() error {
 	if _, err := s.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read %q: %w", s.path, err)
 	}
-	if why := otherFormat(head); why != "" {
+	if why := unpack.Inside(head); why != "" {
 		return &NotDiskError{s.path, why}
 	}
 	if s.size%512 != 0 {
 		return &NotDiskError{s.path, fmt.Sprintf("its size of %d bytes is not a multiple of 512, the size of a sector; the copy may be cut off", s.size)}
 	}
 	return nil
-}
-
-// otherFormat recognises what people try to import instead of a raw disk.
-func otherFormat(head []byte) string {
-	const convert = "convert it with `qemu-img convert -O raw`"
-	for _, f := range []struct{ magic, why string }{
-		{"QFI\xfb", "it is a qcow2 image; " + convert},
-		{"KDMV", "it is a VMDK image; " + convert},
-		{"# Disk DescriptorFile", "it is a VMDK description; " + convert},
-		{"vhdxfile", "it is a VHDX image; " + convert},
-		{"conectix", "it is a VHD image; " + convert},
-		{"\x1f\x8b", "it is compressed; unpack it with gunzip"},
-		{"\xfd7zXZ\x00", "it is compressed; unpack it with unxz"},
-		{"\x28\xb5\x2f\xfd", "it is compressed; unpack it with unzstd"},
-		{"BZh", "it is compressed; unpack it with bunzip2"},
-		{"PK\x03\x04", "it is a zip file; unpack it"},
-		{"MSWIM\x00", "it is a WIM, which holds files and no disk; install it once and make an image of that disk"},
-	} {
-		if bytes.HasPrefix(head, []byte(f.magic)) {
-			return f.why
-		}
-	}
-	if bytes.Equal(head[64:68], []byte{0x7f, 0x10, 0xda, 0xbe}) {
-		return "it is a VDI image; " + convert
-	}
-	return ""
 }
 
 // noTable says what a disk without partition table seems to be.
@@ -111,13 +86,16 @@ func (s *source) noTable(cause error) error {
 		return &NotDiskError{s.path, "it is a CD or DVD image; install it once and make an image of that disk"}
 	}
 	if um, err := fsmap.Used(s, s.size); err == nil && um.FS != "unknown" {
-		return &NotDiskError{s.path, "it is a single " + um.FS + " filesystem without a partition table; images are made of whole disks"}
+		return &NotDiskError{s.path, "it is a single " + um.FS + " filesystem without a partition table, and images are made of whole disks: import the disk it comes from, or --wrap puts a table around it (a PC does not boot from that)"}
 	}
 	return &NotDiskError{s.path, cause.Error()}
 }
 
 // changed tells whether a file was written to since it was opened.
 func (s *source) changed() (bool, error) {
+	if s.origin != nil {
+		return false, s.origin.Changed()
+	}
 	if !s.stat.Mode().IsRegular() {
 		return false, nil
 	}

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"labswarm/images/library"
-	"labswarm/images/manifest"
 	"labswarm/internal/units"
 	"labswarm/server/config"
 )
@@ -43,60 +41,6 @@ func (e *env) library() (*library.Library, error) {
 		return nil, err
 	}
 	return library.Open(filepath.Join(e.stateDir, "images"), keys.Image, []ed25519.PublicKey{keys.ImagePublic()})
-}
-
-func newImport(e *env) *cobra.Command {
-	var cell string
-	var force []string
-	var hint, codec string
-	cmd := &cobra.Command{
-		Use: "import NAME FILE", Short: "make a new version of an image from a raw disk", Args: exact(2),
-		Long: `Import reads a raw image of a whole disk (a file or a block device, never written),
-finds what its filesystems use, cuts that into cells and signs the result. A disk with
-the content of the newest version makes no new one; when that has no compressed cells
-they are added to it. On any error or Ctrl-C nothing is left behind.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var size int64
-			if cell != "" {
-				var err error
-				if size, err = units.ParseSize(cell); err != nil {
-					return usage(fmt.Errorf("--cell: %w", err))
-				}
-			}
-			if codec != library.CodecZstd && codec != library.CodecNone {
-				return usage(fmt.Errorf("--codec %q is unknown; there are %s and %s", codec, library.CodecZstd, library.CodecNone))
-			}
-			if err := manifest.CheckName(args[0]); err != nil {
-				return usage(err)
-			}
-			if _, err := os.Stat(args[1]); err != nil {
-				return fmt.Errorf("import image %s: %w", args[0], err)
-			}
-			lib, err := e.library()
-			if err != nil {
-				return err
-			}
-			p := e.progress()
-			v, err := lib.Import(cmd.Context(), library.ImportOptions{
-				Name: args[0], File: args[1], Cell: size, Force: force, OSHint: hint, Codec: codec,
-				Progress: func(l library.Progress) { p.update(l.Phase, l.Done, l.Total, l.Rate) },
-				Warn:     func(s string) { e.hint("labswarm: note: %s", s) },
-			})
-			p.end()
-			if err != nil {
-				if cmd.Context().Err() != nil {
-					return fmt.Errorf("import %q: interrupted, nothing is left behind: %w", args[1], context.Cause(cmd.Context()))
-				}
-				return err
-			}
-			return e.imported(v)
-		},
-	}
-	cmd.Flags().StringVar(&cell, "cell", "", "cell size, for example 1MiB; a new image only")
-	cmd.Flags().StringSliceVar(&force, "force", nil, "override a guard by its name; recorded in the image for ever")
-	cmd.Flags().StringVar(&codec, "codec", library.CodecZstd, "zstd makes compressed cells beside the image, none does not")
-	cmd.Flags().StringVar(&hint, "os", "", "free text for people")
-	return cmd
 }
 
 func (e *env) imported(v *library.Version) (err error) {
