@@ -6,6 +6,8 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,6 +62,83 @@ func TestNoSpace(t *testing.T) {
 	}
 	if left := leftovers(t, dir); left != nil {
 		t.Errorf("left %q", left)
+	}
+	// Room that somebody else takes in part: the reserve stays free, though the image would just fit.
+	l.KeepFree(60 * MiB)
+	_, err = l.Import(t.Context(), ImportOptions{Name: "lab", File: disk, Progress: func(p Progress) {
+		if p.Done == 0 {
+			if err := os.WriteFile(dir+"/.other", make([]byte, 150*MiB), 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	if !errors.As(err, &full) || full.Reserve != 60*MiB || full.Free >= full.Reserve || full.Free < 20*MiB {
+		t.Errorf("Import into the reserve = %v, %+v; want NoSpaceError while 20 MiB and more are free", err, full)
+	}
+	if left := leftovers(t, dir); !slices.Equal(left, []string{".other"}) {
+		t.Errorf("left %q", left)
+	}
+	l.KeepFree(0)
+	mustImport(t, l, ImportOptions{Name: "lab", File: disk})
+}
+
+// On a file system that can, a new version shares its base's blocks.
+func TestClone(t *testing.T) {
+	testreq.Root(t)
+	for fs, mkfs := range map[string][]string{"xfs": {"xfsprogs", "mkfs.xfs", "-q"}, "btrfs": {"btrfs-progs", "mkfs.btrfs", "-q"}} {
+		t.Run(fs, func(t *testing.T) {
+			testreq.Filesystem(t, fs)
+			k := fixture.New(t, testreq.Tool)
+			disk := golden(t, k)
+			vol := k.Sparse("vol", 512*MiB)
+			k.Run(mkfs[0], "", mkfs[1], append(mkfs[2:], vol)...)
+			dir := t.TempDir()
+			k.Run("mount", "", "mount", "-o", "loop", vol, dir)
+			t.Cleanup(func() { k.Run("mount", "", "umount", dir) })
+			l, err := Open(dir+"/images", ed25519.NewKeyFromSeed(fixture.Random(5, 32)), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			free := func() int64 {
+				t.Helper()
+				unix.Sync()
+				n, _, err := l.space()
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+			one, err := l.Import(t.Context(), ImportOptions{Name: "lab", File: disk, Codec: CodecNone})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer one.Close()
+			// Rot in the base, which the clone takes over at first.
+			rot := one.Manifest().CellOf(5) * one.Manifest().Cell
+			write(t, filepath.Join(one.Dir(), rawFile), rot, []byte("rotten"))
+			// A changed cell, one that becomes zero, and one that nobody uses any more.
+			write(t, disk, MiB+1000, []byte("new core image"))
+			write(t, disk, swapAt, make([]byte, 4096))
+			k.Run("fdisk", "", "sfdisk", "-q", "--delete", disk, "3")
+			before := free()
+			two, err := l.Import(t.Context(), ImportOptions{Name: "lab", File: disk, Codec: CodecNone})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer two.Close()
+			took, ship := before-free(), two.Manifest().ShippedBytes()
+			if took > ship/2 {
+				t.Errorf("the new version takes %d bytes of %d: nothing is shared", took, ship)
+			}
+			t.Logf("%s: %d bytes shipped, the new version takes %d", fs, ship, took)
+			if r := verified(t, two); !r.OK() {
+				t.Errorf("Verify = %+v", r)
+			}
+			checkRaw(t, disk, two)
+			if r := verified(t, one); len(r.Bad) != 1 {
+				t.Errorf("the base: %+v; want its one rotten cell, as before", r)
+			}
+		})
 	}
 }
 

@@ -27,13 +27,14 @@ type Library struct {
 	key    ed25519.PrivateKey // nil = makes no versions
 	copies bool               // takes versions made elsewhere, and removes them
 	pubs   []ed25519.PublicKey
+	keep   int64 // bytes to keep free, see KeepFree; < 0 = by the size of the file system
 }
 
 // Open opens the library in dir. key signs new versions; with a nil key the library is read only and a missing
 // folder reads as empty. Versions must be signed by key or by one of pubs. What a crashed import left behind is
 // removed, unless the import still runs in another process.
 func Open(dir string, key ed25519.PrivateKey, pubs []ed25519.PublicKey) (*Library, error) {
-	l := &Library{dir: dir, key: key, pubs: slices.Clone(pubs)}
+	l := &Library{dir: dir, key: key, pubs: slices.Clone(pubs), keep: -1}
 	if key == nil {
 		return l, nil
 	}
@@ -48,7 +49,7 @@ func Open(dir string, key ed25519.PrivateKey, pubs []ed25519.PublicKey) (*Librar
 
 // OpenCopies opens a library that holds copies of versions made elsewhere, signed by one of pubs: Receive adds them.
 func OpenCopies(dir string, pubs []ed25519.PublicKey) (*Library, error) {
-	l := &Library{dir: dir, copies: true, pubs: slices.Clone(pubs)}
+	l := &Library{dir: dir, copies: true, pubs: slices.Clone(pubs), keep: -1}
 	return l, l.prepare()
 }
 
@@ -68,6 +69,7 @@ func (l *Library) prepare() error {
 type VersionInfo struct {
 	Name           string    `json:"name"`
 	Version        string    `json:"version"`
+	Base           string    `json:"base"` // the version it was made on, "" = none
 	Latest         bool      `json:"latest"`
 	Created        time.Time `json:"created"`
 	DiskSize       int64     `json:"disk_size"`
@@ -118,6 +120,7 @@ func (l *Library) info(name, version string) VersionInfo {
 		return info
 	}
 	m := v.man
+	info.Base = m.Base
 	info.Created, info.DiskSize, info.MinSize, info.Cell = m.Created, m.Disk.Size, m.Disk.MinSize, m.Cell
 	info.DataCells, info.ZeroCells, info.ShippedBytes = m.Pieces(), m.ZeroCount(), m.ShippedBytes()
 	info.UsedBytes, info.Label, info.Boot, info.OSHint = manifest.Sum(m.Used()), m.Disk.Label, m.Boot, m.OSHint

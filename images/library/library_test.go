@@ -193,8 +193,8 @@ func checkRaw(t *testing.T, disk string, v *Version) {
 		if err := v.ReadPiece(i, buf); err != nil {
 			t.Fatalf("ReadPiece(%d) = %v", i, err)
 		}
-		off := v.Manifest().CellOf(i) * MiB
-		padded := make([]byte, MiB)
+		off := v.Manifest().CellOf(i) * v.Manifest().Cell
+		padded := make([]byte, v.Manifest().Cell)
 		copy(padded, want[off:])
 		if string(buf) != string(padded) {
 			t.Fatalf("piece %d differs from the masked source", i)

@@ -95,7 +95,7 @@ func (j *importJob) encode(version string) (map[string][]byte, *manifest.Manifes
 	}
 	t := j.plan.table
 	m := &manifest.Manifest{
-		Format: manifest.Format, Name: j.opt.Name, Version: version, Created: time.Now().UTC().Truncate(time.Second),
+		Format: manifest.Format, Name: j.opt.Name, Version: version, Base: j.base.version(), Created: time.Now().UTC().Truncate(time.Second),
 		Disk:  manifest.Disk{Size: t.Size, Sector: t.Sector, Label: t.Label, GUID: t.GUID, MinSize: t.MinSize()},
 		Cell:  j.cell,
 		Parts: j.plan.parts, Cells: j.sums.data, Zero: j.sums.zero,
