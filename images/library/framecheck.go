@@ -152,7 +152,7 @@ func (v *Version) rebuildFrames(ctx context.Context, dir string, room *room, pro
 		return errors.Join(err, w.f.Close())
 	}
 	defer check.close()
-	res, err := v.verify(ctx, progress, func(ctx context.Context, ord int64, cell []byte) error {
+	res, err := v.verify(ctx, progress, nil, func(ctx context.Context, ord int64, cell []byte) error {
 		if err := room.take(v.man.Cell); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ package library
 import (
 	"cmp"
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -87,6 +88,7 @@ type VersionInfo struct {
 	Boot           string    `json:"boot"`
 	OSHint         string    `json:"os_hint"`
 	InfoHash       string    `json:"infohash"`
+	Digest         string    `json:"manifest_digest"` // hex SHA-256 of manifest.json
 	Forced         []string  `json:"forced"`
 	Err            string    `json:"error,omitempty"` // why the version cannot be used
 }
@@ -120,7 +122,8 @@ func (l *Library) info(name, version string) VersionInfo {
 		return info
 	}
 	m := v.man
-	info.Base = m.Base
+	digest := v.Digest()
+	info.Base, info.Digest = m.Base, hex.EncodeToString(digest[:])
 	info.Created, info.DiskSize, info.MinSize, info.Cell = m.Created, m.Disk.Size, m.Disk.MinSize, m.Cell
 	info.DataCells, info.ZeroCells, info.ShippedBytes = m.Pieces(), m.ZeroCount(), m.ShippedBytes()
 	info.UsedBytes, info.Label, info.Boot, info.OSHint = manifest.Sum(m.Used()), m.Disk.Label, m.Boot, m.OSHint
@@ -173,6 +176,15 @@ func (l *Library) Latest(name string) (string, error) {
 		return "", err
 	}
 	return list[len(list)-1], nil
+}
+
+// Has tells whether there is such a version, without opening it.
+func (l *Library) Has(name, version string) bool {
+	if manifest.CheckName(name) != nil || manifest.CheckVersion(version) != nil {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(l.path(name, version), manifestFile))
+	return err == nil
 }
 
 // Remove deletes a version. The caller makes sure that no job and no open Version needs it.

@@ -230,7 +230,7 @@ func (in *Incoming) publish(ctx context.Context, progress func(Progress)) ([]int
 	if err != nil {
 		return nil, err
 	}
-	res, err := v.verify(ctx, progress, func(ctx context.Context, ord int64, cell []byte) error {
+	res, err := v.verify(ctx, progress, nil, func(ctx context.Context, ord int64, cell []byte) error {
 		if fw == nil {
 			return nil
 		}

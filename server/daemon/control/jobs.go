@@ -40,6 +40,9 @@ func (e *Engine) PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, 
 	plan := api.JobPlan{Image: img.Name, Version: img.Version, Bytes: img.BytesShipped}
 	err = e.cfg.Store.View(ctx, func(tx store.Tx) error {
 		hosts, err := targets(tx, req)
+		if err == nil {
+			err = usable(tx, img.Image)
+		}
 		if err != nil {
 			return err
 		}
@@ -258,6 +261,9 @@ func (e *Engine) storeJob(ctx context.Context, req *api.JobCreate, img ImageInfo
 			}
 		}
 		hosts, err := targets(tx, req)
+		if err == nil {
+			err = usable(tx, img.Image) // in this transaction: a removal marks the version in one of its own
+		}
 		if err != nil {
 			return err
 		}
