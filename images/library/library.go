@@ -132,7 +132,7 @@ func (l *Library) info(name, version string) VersionInfo {
 	if v.framesErr != nil {
 		info.FramesErr = v.framesErr.Error()
 	}
-	if info.AllocatedBytes, err = v.allocated(); err != nil {
+	if info.AllocatedBytes, err = v.Allocated(); err != nil {
 		info.Err = err.Error()
 	}
 	if err := v.Close(); err != nil {

@@ -157,8 +157,8 @@ func (v *Version) checkCell(buf []byte, cell int64) (*BadCellError, error) {
 	return nil, nil
 }
 
-// allocated returns the bytes the version takes on the server's disk.
-func (v *Version) allocated() (n int64, err error) {
+// Allocated returns the bytes the version takes on the server's disk. Blocks shared with other versions are counted too.
+func (v *Version) Allocated() (n int64, err error) {
 	err = filepath.WalkDir(v.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err

@@ -21,6 +21,7 @@ import (
 // desk is a server without hosts of its own: the real admin routes in front of
 // a job that the test moves.
 type desk struct {
+	httpapi.ImageService // no test asks it
 	mu     sync.Mutex
 	jobs   []api.Job
 	gone   bool // ended jobs are no longer in ticks
