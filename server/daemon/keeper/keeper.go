@@ -73,6 +73,14 @@ func (k *Keeper) finish(ctx context.Context) error {
 		if !r.Removing {
 			continue
 		}
+		if digest, err := k.digest(r.Name, r.Version); err == nil && digest != r.Digest {
+			// The folder had gone, only the mark was left, and another image has that number by now.
+			err = k.cfg.Store.Update(ctx, func(tx store.Tx) error { return versions.Delete(tx, r.Name, r.Version) })
+			if err != nil {
+				return fmt.Errorf("forget image %s/%s: %w", r.Name, r.Version, err)
+			}
+			continue
+		}
 		if err := k.delete(ctx, r, "its removal had been interrupted"); err != nil {
 			k.cfg.Log.Error("finish the removal of an image", "image", r.Name+"/"+r.Version, "err", err)
 		}
