@@ -19,7 +19,7 @@ import (
 )
 
 func newImage(e *env) *cobra.Command {
-	c := group("image", "disk images", newImport(e), newImageLs(e), newImageShow(e), newImageVerify(e), newImageDiff(e),
+	c := group("image", "disk images", newImport(e), newImageLs(e), newImageShow(e), newImageVerify(e), newImageDiff(e), newImageExport(e),
 		newImageScrub(e), newImagePin(e, true), newImagePin(e, false), newImageRm(e), newImageGC(e))
 	c.PersistentFlags().StringVar(&e.keepFree, "keep-free", os.Getenv("LABSWARM_KEEP_FREE"), keepFreeHelp)
 	return c
@@ -60,13 +60,14 @@ func (e *env) library() (*library.Library, error) {
 func newImport(e *env) *cobra.Command {
 	var cell string
 	var force []string
-	var hint, codec string
+	var hint, codec, fromKey string
 	cmd := &cobra.Command{
 		Use: "import NAME FILE", Short: "make a new version of an image from a raw disk", Args: exact(2),
 		Long: `Import reads a raw image of a whole disk (a file or a block device, never written),
 finds what its filesystems use, cuts that into cells and signs the result. A disk with
 the content of the newest version makes no new one; when that has no compressed cells
-they are added to it. On any error or Ctrl-C nothing is left behind.`,
+they are added to it. A file of ` + "`labswarm image export`" + ` is taken too; of another server's it wants
+the fingerprint. On any error or Ctrl-C nothing is left behind.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var size int64
 			if cell != "" {
@@ -83,6 +84,13 @@ they are added to it. On any error or Ctrl-C nothing is left behind.`,
 			}
 			if _, err := os.Stat(args[1]); err != nil {
 				return fmt.Errorf("import image %s: %w", args[0], err)
+			}
+			if library.IsExport(args[1]) {
+				return e.importExport(cmd.Context(), library.ImportOptions{Name: args[0], File: args[1], Cell: size, Force: force, OSHint: hint, Codec: codec,
+					Warn: func(s string) { e.hint("labswarm: note: %s", s) }}, fromKey)
+			}
+			if fromKey != "" {
+				return usage(fmt.Errorf("--from-key: %q is no file of `labswarm image export`", args[1]))
 			}
 			lib, err := e.library()
 			if err != nil {
@@ -107,6 +115,7 @@ they are added to it. On any error or Ctrl-C nothing is left behind.`,
 	cmd.Flags().StringVar(&cell, "cell", "", "cell size, for example 1MiB; a new image only")
 	cmd.Flags().StringSliceVar(&force, "force", nil, "override a guard by its name; recorded in the image for ever")
 	cmd.Flags().StringVar(&codec, "codec", library.CodecZstd, "zstd makes compressed cells beside the image, none does not")
+	cmd.Flags().StringVar(&fromKey, "from-key", "", "fingerprint of the other server's key, when FILE is its image export")
 	cmd.Flags().StringVar(&hint, "os", "", "free text for people")
 	return cmd
 }
