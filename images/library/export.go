@@ -157,6 +157,20 @@ func (v *Version) member(w *tar.Writer, name string, size int64) error {
 	return w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o600, ModTime: v.man.Created.Truncate(time.Second), Format: tar.FormatGNU})
 }
 
+// ReadVerified is ReadPiece that compares with the manifest every time.
+func (v *Version) ReadVerified(i int, buf []byte) error {
+	if i < 0 || i >= v.man.Pieces() || int64(len(buf)) != v.man.Cell {
+		return fmt.Errorf("read piece %d of %d into %d bytes: out of range", i, v.man.Pieces(), len(buf))
+	}
+	if err := v.readCell(v.man.CellOf(i), buf); err != nil {
+		return err
+	}
+	if !v.matches(i, buf) {
+		return v.bad(v.man.CellOf(i), i, "it does not match its SHA-256")
+	}
+	return nil
+}
+
 // writePayload writes the frames and their index, or the cells.
 func (v *Version) writePayload(ctx context.Context, w io.Writer, rep *reporter) error {
 	check, err := newFrameCheck(v)
@@ -170,11 +184,8 @@ func (v *Version) writePayload(ctx context.Context, w io.Writer, rep *reporter) 
 			return err
 		}
 		if v.frames == nil {
-			if err := v.readCell(v.man.CellOf(i), buf); err != nil {
+			if err := v.ReadVerified(i, buf); err != nil {
 				return err
-			}
-			if !v.matches(i, buf) {
-				return v.bad(v.man.CellOf(i), i, "it does not match its SHA-256")
 			}
 			if _, err := w.Write(buf); err != nil {
 				return err

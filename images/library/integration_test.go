@@ -169,3 +169,38 @@ func TestBlockDevice(t *testing.T) {
 		t.Errorf("Import of a device in use = %v", err)
 	}
 }
+
+// TestExportFullDisk: the disk that an export goes to fills up, in every format: said, and nothing is left on it. The same
+// for an import of it.
+func TestExportFullDisk(t *testing.T) {
+	testreq.Root(t)
+	l, v := imported(t, ImportOptions{})
+	dir := t.TempDir()
+	if err := unix.Mount("labswarm-test", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatalf("mount tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	if _, err := l.Export(t.Context(), v, dir+"/image.tar", nil); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "no room") {
+		t.Errorf("Export to a full disk = %v", err)
+	}
+	if left := leftovers(t, dir); left != nil {
+		t.Errorf("left %q", left)
+	}
+	path, fingerprint := exportTo(t, l, v)
+	other, err := Open(dir, ed25519.NewKeyFromSeed(fixture.Random(6, 32)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.KeepFree(0)
+	var full *NoSpaceError
+	if _, err := other.ImportExport(t.Context(), ImportOptions{Name: "lab", File: path}, fingerprint); !errors.As(err, &full) {
+		t.Errorf("import into a full disk = %v; want NoSpaceError", err)
+	}
+	if left := leftovers(t, dir); left != nil {
+		t.Errorf("left %q", left)
+	}
+}

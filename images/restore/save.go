@@ -103,7 +103,7 @@ func writeNew(ctx context.Context, v *library.Version, f *os.File, size int64, p
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := v.ReadPiece(i, buf); err != nil {
+		if err := v.ReadVerified(i, buf); err != nil {
 			return err
 		}
 		for at := int64(0); at < m.Cell; at += grain {

@@ -52,7 +52,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		DHCP: "proxy", BootStyle: "chain", ProxyStyle: "offer", AnswerRS: true, Frames: "auto",
-		KeepFree: -1, ScrubEvery: 7 * 24 * time.Hour, ScrubBps: 100_000_000,
+		KeepFree: -1, ScrubEvery: 7 * 24 * time.Hour, ScrubBps: 100 << 20,
 		AgentPort: api.AgentPort, PeerPort: api.PeerPort, TrackerPort: api.PlainTrackerPort,
 	}
 }

@@ -63,7 +63,7 @@ other and are picked up at the next start.`,
 	f.BoolVar(&cfg.PlainPeers, "plain-peers", false, "let standard BitTorrent clients fetch images (TCP 7441, tracker on 7442)")
 	f.StringVar(&s.keepFree, "keep-free", os.Getenv("LABSWARM_KEEP_FREE"), keepFreeHelp)
 	f.DurationVar(&cfg.ScrubEvery, "scrub-every", cfg.ScrubEvery, "how often each image is read again and compared, at night; 0 = never")
-	f.StringVar(&s.scrubRate, "scrub-rate", "100MB", "what that reads at most, bytes a second; it waits while a job runs; 0 = no limit")
+	f.StringVar(&s.scrubRate, "scrub-rate", "100MiB", "what that reads at most, bytes a second; it waits while a job runs; 0 = no limit")
 	f.BoolVar(&s.debug, "debug", false, "log every step")
 	return cmd
 }
