@@ -34,7 +34,7 @@ func IsExport(path string) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close() // read only
+	defer func() { _ = f.Close() }() // read only
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return false
 	}

@@ -3,6 +3,7 @@
 package library
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"os"
@@ -89,7 +90,6 @@ func TestClone(t *testing.T) {
 		t.Run(fs, func(t *testing.T) {
 			testreq.Filesystem(t, fs)
 			k := fixture.New(t, testreq.Tool)
-			disk := golden(t, k)
 			vol := k.Sparse("vol", 512*MiB)
 			k.Run(mkfs[0], "", mkfs[1], append(mkfs[2:], vol)...)
 			dir := t.TempDir()
@@ -99,46 +99,65 @@ func TestClone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			free := func() int64 {
-				t.Helper()
-				unix.Sync()
-				n, _, err := l.space()
-				if err != nil {
-					t.Fatal(err)
-				}
-				return n
-			}
-			one, err := l.Import(t.Context(), ImportOptions{Name: "lab", File: disk, Codec: CodecNone})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer one.Close()
-			// Rot in the base, which the clone takes over at first.
-			rot := one.Manifest().CellOf(5) * one.Manifest().Cell
-			write(t, filepath.Join(one.Dir(), rawFile), rot, []byte("rotten"))
-			// A changed cell, one that becomes zero, and one that nobody uses any more.
-			write(t, disk, MiB+1000, []byte("new core image"))
-			write(t, disk, swapAt, make([]byte, 4096))
-			k.Run("fdisk", "", "sfdisk", "-q", "--delete", disk, "3")
-			before := free()
-			two, err := l.Import(t.Context(), ImportOptions{Name: "lab", File: disk, Codec: CodecNone})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer two.Close()
-			took, ship := before-free(), two.Manifest().ShippedBytes()
-			if took > ship/2 {
-				t.Errorf("the new version takes %d bytes of %d: nothing is shared", took, ship)
-			}
-			t.Logf("%s: %d bytes shipped, the new version takes %d", fs, ship, took)
-			if r := verified(t, two); !r.OK() {
-				t.Errorf("Verify = %+v", r)
-			}
-			checkRaw(t, disk, two)
-			if r := verified(t, one); len(r.Bad) != 1 {
-				t.Errorf("the base: %+v; want its one rotten cell, as before", r)
-			}
+			clones(t, l, k.Path("disk"))
 		})
+	}
+}
+
+// clones makes two versions of a disk and looks what the second takes.
+func clones(t *testing.T, l *Library, file string) {
+	t.Helper()
+	disk := fixture.MBR(3, 12, 2, 2)
+	version := func(l *Library) *Version {
+		t.Helper()
+		if err := os.WriteFile(file, disk, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		v, err := l.Import(t.Context(), ImportOptions{Name: "lab", File: file, Codec: CodecNone})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { close1(t, v) })
+		return v
+	}
+	free := func() int64 {
+		t.Helper()
+		unix.Sync()
+		n, _, err := l.space()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	one := version(l)
+	// Rot in the base, which the clone takes over at first.
+	write(t, filepath.Join(one.Dir(), rawFile), 5*MiB, []byte("rotten"))
+	copy(disk[3*MiB+100:], "a changed cell")
+	clear(disk[8*MiB : 9*MiB])   // one that becomes zero
+	clear(disk[446+32 : 446+48]) // the third partition: nobody uses its cells any more
+	disk = disk[:len(disk)-512]  // and the disk is smaller
+	before := free()
+	two := version(l)
+	took, ship := before-free(), two.Manifest().ShippedBytes()
+	if two.Manifest().Base != one.Version() || took > ship/2 {
+		t.Errorf("the new version takes %d bytes of %d: nothing is shared", took, ship)
+	}
+	t.Logf("%d bytes shipped, the new version takes %d", ship, took)
+	if r := verified(t, two); !r.OK() {
+		t.Errorf("Verify = %+v", r)
+	}
+	other, _ := newLibrary(t)
+	fresh := version(other)
+	got, err := os.ReadFile(filepath.Join(two.Dir(), rawFile))
+	want, err2 := os.ReadFile(filepath.Join(fresh.Dir(), rawFile))
+	if err != nil || err2 != nil || !bytes.Equal(got, want) || !sameContent(two.man, fresh.man) {
+		t.Errorf("disk.raw on its base is not what it is without one: %v, %v", err, err2)
+	}
+	if _, n, err := fileBlocks(filepath.Join(two.Dir(), rawFile)); err != nil || n > ship+MiB {
+		t.Errorf("disk.raw has %d bytes on disk, %v: what is no data should be a hole", n, err)
+	}
+	if r := verified(t, one); len(r.Bad) != 1 {
+		t.Errorf("the base: %+v; want its one rotten cell, as before", r)
 	}
 }
 
@@ -174,7 +193,7 @@ func TestBlockDevice(t *testing.T) {
 // for an import of it.
 func TestExportFullDisk(t *testing.T) {
 	testreq.Root(t)
-	l, v := imported(t, ImportOptions{})
+	l, v := small(t, ImportOptions{})
 	dir := t.TempDir()
 	if err := unix.Mount("labswarm-test", dir, "tmpfs", 0, "size=1m"); err != nil {
 		t.Fatalf("mount tmpfs: %v", err)

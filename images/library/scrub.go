@@ -81,6 +81,11 @@ func (l *Library) Scrub(ctx context.Context, name, version string, o ScrubOption
 			return s, err
 		}
 	}
+	if o.Pause != nil {
+		if err := o.Pause(ctx); err != nil {
+			return s, err
+		}
+	}
 	m, err := l.Mend(ctx, v, s.Found, o.Progress)
 	if err != nil {
 		return s, err

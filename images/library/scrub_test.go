@@ -21,7 +21,7 @@ func hurt(t *testing.T, v *Version, cell int64) {
 }
 
 func TestScrub(t *testing.T) {
-	l, v := imported(t, ImportOptions{})
+	l, v := small(t, ImportOptions{})
 	m := v.Manifest()
 	scrub := func(o ScrubOptions) Scrubbed {
 		t.Helper()
@@ -67,7 +67,7 @@ func TestScrub(t *testing.T) {
 
 // TestScrubPausesAndSlows: no cell is read while it is told to pause, and the rate is kept.
 func TestScrubPausesAndSlows(t *testing.T) {
-	l, v := imported(t, ImportOptions{})
+	l, v := small(t, ImportOptions{})
 	ship := v.Manifest().ShippedBytes()
 	start := time.Now()
 	if _, err := l.Scrub(t.Context(), v.Name(), v.Version(), ScrubOptions{Rate: 4 * ship}); err != nil {

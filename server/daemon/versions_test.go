@@ -160,7 +160,15 @@ func TestWhoNeedsAVersion(t *testing.T) {
 	if err := s.cli.PinImage(t.Context(), api.ImagePin{Name: s.image, Version: first, Pinned: true}); err != nil {
 		t.Fatal(err)
 	}
-	s.restart() // pins survive
+	for _, left := range []string{".tmp-1", ".trash-1"} { // of a crash
+		if err := os.MkdirAll(filepath.Join(s.dir, "images", left, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.restart() // pins survive, what a crash left does not
+	if left, err := filepath.Glob(filepath.Join(s.dir, "images", ".t*")); err != nil || left != nil {
+		t.Errorf("the start left %q", left)
+	}
 	if got := garbage(1); got != "" || !strings.Contains(s.rm(first, true), "pinned") {
 		t.Errorf("garbage: %q though it is pinned", got)
 	}

@@ -197,6 +197,9 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 	if err := checkCreate(req, img); err != nil {
 		return api.Job{}, err
 	}
+	if err := e.cfg.Store.View(ctx, func(tx store.Tx) error { return usable(tx, img.Image) }); err != nil {
+		return api.Job{}, err
+	}
 	if _, err := store.SaveSnapshot(ctx, e.cfg.Store, e.cfg.SnapshotDir, time.Now()); err != nil {
 		return api.Job{}, err
 	}

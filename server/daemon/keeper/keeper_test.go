@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"crypto/ed25519"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"os"
@@ -153,15 +152,8 @@ func TestFinish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk := fixture.Random(8, 6<<20) // MBR, one partition of a filesystem nobody knows
-	clear(disk[:1<<20])
-	disk[446+4] = 0x83
-	binary.LittleEndian.PutUint32(disk[446+8:], 2048)
-	binary.LittleEndian.PutUint32(disk[446+12:], 10240)
-	copy(disk[440:], []byte{1, 2, 3, 4})
-	disk[510], disk[511] = 0x55, 0xaa
 	file := filepath.Join(dir, "disk")
-	if err := os.WriteFile(file, disk, 0o600); err != nil {
+	if err := os.WriteFile(file, fixture.MBR(8, 2), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	v, err := lib.Import(t.Context(), library.ImportOptions{Name: "deb", File: file})
