@@ -200,6 +200,11 @@ func (l *Library) Remove(name, version string) error {
 		return fmt.Errorf("remove image %s/%s: %w", name, version, err)
 	}
 	defer unlock()
+	if l.key != nil && l.Has(name, version) {
+		if err := l.remember(name, version); err != nil {
+			return fmt.Errorf("remove image %s/%s: %w", name, version, err)
+		}
+	}
 	trash, err := os.MkdirTemp(l.dir, ".trash-")
 	if err != nil {
 		return fmt.Errorf("remove image %s/%s: %w", name, version, err)

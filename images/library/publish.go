@@ -23,7 +23,7 @@ func (j *importJob) publish(tmp *temp) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	versions, err := j.lib.versions(j.opt.Name)
+	versions, err := j.lib.taken(j.opt.Name)
 	if err != nil {
 		return "", err
 	}

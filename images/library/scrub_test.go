@@ -3,6 +3,7 @@ package library
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -88,4 +89,36 @@ func TestScrubPausesAndSlows(t *testing.T) {
 	if !errors.Is(err, stop) || asked < 3 || asked > 6 {
 		t.Errorf("Scrub that is stopped at the third cell = %v after %d", err, asked)
 	}
+}
+
+// TestNumbersAreNotUsedTwice: the number of a removed version never names other content.
+func TestNumbersAreNotUsedTwice(t *testing.T) {
+	l, one := small(t, ImportOptions{})
+	file := filepath.Join(t.TempDir(), "disk")
+	next := func() string {
+		t.Helper()
+		raw, err := os.ReadFile(filepath.Join(one.Dir(), rawFile))
+		if err == nil {
+			err = os.WriteFile(file, raw, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mustImport(t, l, ImportOptions{Name: "lab", File: file, Force: []string{ForceUnchanged}}).Version()
+	}
+	two, three := next(), next()
+	for _, v := range []string{three, two} {
+		if err := l.Remove("lab", v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, number := splitVersion(three)
+	if _, n := splitVersion(next()); n <= number {
+		t.Errorf("number %d again after %s was removed", n, three)
+	}
+	// A note that cannot be read stops nothing.
+	if err := os.WriteFile(filepath.Join(l.dir, newestPrefix+"lab"), []byte("../../x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next()
 }
