@@ -57,6 +57,7 @@ tmux tmux
 aria2c aria2
 /usr/share/doc/python3-libtorrent python3-libtorrent
 zstd zstd
+qemu-img qemu-utils
 "
 # bench-swarm lists what is absent and goes on without it.
 BENCH_NEEDS="

@@ -174,7 +174,8 @@ func (s *Session) linkBootDir() error {
 func (s *Session) importImage(ctx context.Context) error {
 	s.say.line("importing %s as %q", s.ImageFile, s.ImageName)
 	start := time.Now()
-	if _, err := s.admin.run(ctx, "image", "import", s.ImageName, s.ImageFile); err != nil {
+	// A classroom lasts minutes: it may fill a small machine's disk further than a server may.
+	if _, err := s.admin.run(ctx, "image", "import", "--keep-free", "256MiB", s.ImageName, s.ImageFile); err != nil {
 		return err
 	}
 	s.Image = s.ImageName

@@ -81,8 +81,17 @@ func (j *importJob) copyCells(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	defer func() { err = closeInto(err, raw.Close()) }()
+	if err := j.base.clone(raw); err != nil {
+		return err
+	}
 	if err := raw.Truncate(j.src.size); err != nil {
 		return err
+	}
+	room := j.lib.newRoom(manifest.Sum(j.work))
+	if j.base == nil || !j.base.cloned { // how much of a clone changes, nobody knows yet
+		if err := j.lib.checkSpace(manifest.Sum(j.work)); err != nil {
+			return err
+		}
 	}
 	if j.frames, err = j.newFrames(dir); err != nil {
 		return err
@@ -99,26 +108,47 @@ func (j *importJob) copyCells(ctx context.Context, dir string) (err error) {
 			return err
 		}
 		masker.Mask(buf, off)
+		piece := -1 // the base's, of the same content
 		if !mask.IsZero(buf) {
 			isData[ord], sha1s[ord], sha256s[ord] = true, sha1.Sum(buf), sha256.Sum256(buf)
-			if err := writeSparse(raw, buf[:min(j.cell, j.src.size-off)], off); err != nil {
+			piece = j.base.piece(cell, sha256s[ord])
+			if err := j.base.write(raw, buf[:min(j.cell, j.src.size-off)], off, piece); err != nil {
 				return err
 			}
 		} else {
 			buf = nil
 		}
-		if j.frames != nil {
-			if err := j.frames.add(ctx, ord, buf); err != nil {
-				return err
-			}
+		if err := j.addFrame(ctx, ord, buf, piece); err != nil {
+			return err
 		}
 		rep.add(j.cell)
-		return nil
+		if piece >= 0 && j.base.cloned {
+			return nil
+		}
+		return room.take(j.cell)
 	})
 	if err != nil {
 		return err
 	}
 	j.collect(touched, isData, sha1s, sha256s)
+	if err := j.base.trim(raw, j.sums.data, j.cell, j.src.size); err != nil {
+		return err
+	}
+	return j.syncFiles(raw, rep)
+}
+
+// addFrame adds the compressed form of a cell; nil: it is no data cell. That of the base's piece is taken where there is one.
+func (j *importJob) addFrame(ctx context.Context, ord int64, cell []byte, piece int) error {
+	if j.frames == nil {
+		return nil
+	}
+	if f := j.base.frame(piece, cell); f != nil {
+		return j.frames.keep(ctx, ord, f)
+	}
+	return j.frames.add(ctx, ord, cell)
+}
+
+func (j *importJob) syncFiles(raw *os.File, rep *reporter) error {
 	j.opt.Progress(Progress{Phase: "sync", Done: rep.done, Total: rep.total})
 	if j.frames != nil {
 		if err := j.frames.f.Sync(); err != nil {
@@ -134,7 +164,11 @@ func (j *importJob) newFrames(dir string) (*frameWriter, error) {
 		return nil, nil
 	}
 	var full *NoSpaceError
-	if err := checkSpace(dir, 2*manifest.Sum(j.work)); errors.As(err, &full) {
+	need := 2 * manifest.Sum(j.work)
+	if j.base != nil && j.base.cloned {
+		need /= 2
+	}
+	if err := j.lib.checkSpace(need); errors.As(err, &full) {
 		j.opt.Warn("no room for compressed cells beside the image: its cells will travel uncompressed")
 		return nil, nil
 	} else if err != nil {

@@ -106,7 +106,7 @@ func (c *frameCheck) into(r *Result) {
 func (l *Library) RepairFrames(ctx context.Context, v *Version, progress func(Progress)) error {
 	err := l.repairFrames(ctx, v, progress)
 	if err != nil {
-		return fmt.Errorf("make the compressed cells of image %s/%s again: %w", v.man.Name, v.man.Version, noSpace(err, l.dir, v.man.ShippedBytes()))
+		return fmt.Errorf("make the compressed cells of image %s/%s again: %w", v.man.Name, v.man.Version, l.noSpace(err, v.man.ShippedBytes()))
 	}
 	return nil
 }
@@ -115,7 +115,7 @@ func (l *Library) repairFrames(ctx context.Context, v *Version, progress func(Pr
 	if l.key == nil {
 		return ErrReadOnly
 	}
-	if err := checkSpace(l.dir, v.man.ShippedBytes()); err != nil {
+	if err := l.checkSpace(v.man.ShippedBytes()); err != nil {
 		return err
 	}
 	tmp, err := l.newTemp()
@@ -123,7 +123,7 @@ func (l *Library) repairFrames(ctx context.Context, v *Version, progress func(Pr
 		return err
 	}
 	defer func() { err = errors.Join(err, tmp.discard()) }()
-	if err := v.rebuildFrames(ctx, tmp.dir, progress); err != nil {
+	if err := v.rebuildFrames(ctx, tmp.dir, l.newRoom(v.man.ShippedBytes()), progress); err != nil {
 		return err
 	}
 	unlock, err := l.lock() // nobody removes the version, or imports it again, meanwhile
@@ -141,8 +141,8 @@ func (l *Library) repairFrames(ctx context.Context, v *Version, progress func(Pr
 	return installFrames(tmp.dir, v.dir)
 }
 
-// rebuildFrames writes a frame store into dir.
-func (v *Version) rebuildFrames(ctx context.Context, dir string, progress func(Progress)) error {
+// rebuildFrames writes a frame store into dir, as long as there is room.
+func (v *Version) rebuildFrames(ctx context.Context, dir string, room *room, progress func(Progress)) error {
 	w, err := newFrameWriter(dir, v.man.Cell)
 	if err != nil {
 		return err
@@ -152,7 +152,10 @@ func (v *Version) rebuildFrames(ctx context.Context, dir string, progress func(P
 		return errors.Join(err, w.f.Close())
 	}
 	defer check.close()
-	res, err := v.verify(ctx, progress, func(ctx context.Context, ord int64, cell []byte) error {
+	res, err := v.verify(ctx, progress, nil, func(ctx context.Context, ord int64, cell []byte) error {
+		if err := room.take(v.man.Cell); err != nil {
+			return err
+		}
 		if cell == nil {
 			return w.keep(ctx, ord, nil) // the result says so; the others go on
 		}

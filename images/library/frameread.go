@@ -17,6 +17,7 @@ import (
 // frameStore is an opened frame store. The frames are a cache of disk.raw: without them pieces travel plain.
 type frameStore struct {
 	zst   *os.File
+	at    int64           // where the frames begin in zst
 	index []byte          // entries
 	bad   []atomic.Uint64 // one bit per piece: it was found damaged in this process
 }
@@ -127,7 +128,7 @@ func (s *frameStore) read(i int, buf []byte) ([]byte, error) {
 		buf = make([]byte, n)
 	}
 	buf = buf[:n]
-	_, err := s.zst.ReadAt(buf, int64(binary.LittleEndian.Uint64(e)))
+	_, err := s.zst.ReadAt(buf, s.at+int64(binary.LittleEndian.Uint64(e)))
 	if err == nil && crc32.Checksum(buf, castagnoli()) != binary.LittleEndian.Uint32(e[12:]) {
 		err = errors.New("it does not match its CRC")
 	}

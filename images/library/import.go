@@ -63,6 +63,7 @@ func (l *Library) Import(ctx context.Context, o ImportOptions) (v *Version, err 
 		o.Warn(w)
 	}
 	job := &importJob{lib: l, opt: o, src: s, plan: p}
+	defer func() { err = closeInto(err, job.base.close()) }()
 	if err := job.prepare(); err != nil {
 		return nil, err
 	}
@@ -121,11 +122,12 @@ type importJob struct {
 	cell int64
 	work []manifest.Extent // used bytes that are not holes in the source
 	sums cellSums
+	base *base // nil: there is no earlier version
 
 	frames *frameWriter // nil = none are made, or they are finished
 }
 
-// prepare finds what has to be read, settles the cell size and checks the room.
+// prepare finds what has to be read, the version it is made on, and settles the cell size.
 func (j *importJob) prepare() error {
 	if err := j.size(); err != nil {
 		return err
@@ -140,8 +142,14 @@ func (j *importJob) size() error {
 		return err
 	}
 	j.work = intersect(j.plan.used, data)
-	need := manifest.Sum(j.work)
-	if j.cell, err = j.lib.cellFor(j.opt, need); err != nil {
+	newest, err := j.lib.newest(j.opt.Name)
+	if err != nil {
+		return fmt.Errorf("import image %s: %w", j.opt.Name, err)
+	}
+	if j.base, err = newBase(newest, j.opt.Codec == CodecZstd); err != nil {
+		return fmt.Errorf("import image %s: %w", j.opt.Name, errors.Join(err, newest.Close()))
+	}
+	if j.cell, err = cellFor(j.opt, newest, manifest.Sum(j.work)); err != nil {
 		return err
 	}
 	if cells := countCells(manifest.TouchedCells(j.work, j.cell)); cells > manifest.MaxPieces {
@@ -158,17 +166,10 @@ func countCells(runs []manifest.Run) (n int64) {
 }
 
 // cellFor settles the cell size. It is fixed per image name: versions with different cells could not be compared.
-func (l *Library) cellFor(o ImportOptions, data int64) (int64, error) {
-	newest, err := l.newest(o.Name)
-	if err != nil {
-		return 0, fmt.Errorf("import image %s: %w", o.Name, err)
-	}
+func cellFor(o ImportOptions, newest *Version, data int64) (int64, error) {
 	fixed := int64(0)
 	if newest != nil {
 		fixed = newest.man.Cell
-		if err := newest.Close(); err != nil {
-			return 0, fmt.Errorf("import image %s: %w", o.Name, err)
-		}
 	}
 	cell := o.Cell
 	switch {
@@ -218,7 +219,7 @@ func (j *importJob) run(ctx context.Context) (version string, err error) {
 		}
 	}()
 	if err := j.copyCells(ctx, tmp.dir); err != nil {
-		return "", fmt.Errorf("import image %s: %w", j.opt.Name, noSpace(err, j.lib.dir, manifest.Sum(j.work)))
+		return "", fmt.Errorf("import image %s: %w", j.opt.Name, j.lib.noSpace(err, manifest.Sum(j.work)))
 	}
 	changed, err := j.src.changed()
 	if err != nil {
@@ -236,7 +237,7 @@ func (j *importJob) run(ctx context.Context) (version string, err error) {
 		if errors.As(err, &unchanged) {
 			return "", err
 		}
-		return "", fmt.Errorf("import image %s: %w", j.opt.Name, noSpace(err, j.lib.dir, manifest.Sum(j.work)))
+		return "", fmt.Errorf("import image %s: %w", j.opt.Name, j.lib.noSpace(err, manifest.Sum(j.work)))
 	}
 	return version, nil
 }

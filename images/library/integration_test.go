@@ -3,9 +3,12 @@
 package library
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,6 +64,101 @@ func TestNoSpace(t *testing.T) {
 	if left := leftovers(t, dir); left != nil {
 		t.Errorf("left %q", left)
 	}
+	// Room that somebody else takes in part: the reserve stays free, though the image would just fit.
+	l.KeepFree(60 * MiB)
+	_, err = l.Import(t.Context(), ImportOptions{Name: "lab", File: disk, Progress: func(p Progress) {
+		if p.Done == 0 {
+			if err := os.WriteFile(dir+"/.other", make([]byte, 150*MiB), 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	if !errors.As(err, &full) || full.Reserve != 60*MiB || full.Free >= full.Reserve || full.Free < 20*MiB {
+		t.Errorf("Import into the reserve = %v, %+v; want NoSpaceError while 20 MiB and more are free", err, full)
+	}
+	if left := leftovers(t, dir); !slices.Equal(left, []string{".other"}) {
+		t.Errorf("left %q", left)
+	}
+	l.KeepFree(0)
+	mustImport(t, l, ImportOptions{Name: "lab", File: disk})
+}
+
+// On a file system that can, a new version shares its base's blocks.
+func TestClone(t *testing.T) {
+	testreq.Root(t)
+	for fs, mkfs := range map[string][]string{"xfs": {"xfsprogs", "mkfs.xfs", "-q"}, "btrfs": {"btrfs-progs", "mkfs.btrfs", "-q"}} {
+		t.Run(fs, func(t *testing.T) {
+			testreq.Filesystem(t, fs)
+			k := fixture.New(t, testreq.Tool)
+			vol := k.Sparse("vol", 512*MiB)
+			k.Run(mkfs[0], "", mkfs[1], append(mkfs[2:], vol)...)
+			dir := t.TempDir()
+			k.Run("mount", "", "mount", "-o", "loop", vol, dir)
+			t.Cleanup(func() { k.Run("mount", "", "umount", dir) })
+			l, err := Open(dir+"/images", ed25519.NewKeyFromSeed(fixture.Random(5, 32)), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			clones(t, l, k.Path("disk"))
+		})
+	}
+}
+
+// clones makes two versions of a disk and looks what the second takes.
+func clones(t *testing.T, l *Library, file string) {
+	t.Helper()
+	disk := fixture.MBR(3, 12, 2, 2)
+	version := func(l *Library) *Version {
+		t.Helper()
+		if err := os.WriteFile(file, disk, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		v, err := l.Import(t.Context(), ImportOptions{Name: "lab", File: file, Codec: CodecNone})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { close1(t, v) })
+		return v
+	}
+	free := func() int64 {
+		t.Helper()
+		unix.Sync()
+		n, _, err := l.space()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	one := version(l)
+	// Rot in the base, which the clone takes over at first.
+	write(t, filepath.Join(one.Dir(), rawFile), 5*MiB, []byte("rotten"))
+	copy(disk[3*MiB+100:], "a changed cell")
+	clear(disk[8*MiB : 9*MiB])   // one that becomes zero
+	clear(disk[446+32 : 446+48]) // the third partition: nobody uses its cells any more
+	disk = disk[:len(disk)-512]  // and the disk is smaller
+	before := free()
+	two := version(l)
+	took, ship := before-free(), two.Manifest().ShippedBytes()
+	if two.Manifest().Base != one.Version() || took > ship/2 {
+		t.Errorf("the new version takes %d bytes of %d: nothing is shared", took, ship)
+	}
+	t.Logf("%d bytes shipped, the new version takes %d", ship, took)
+	if r := verified(t, two); !r.OK() {
+		t.Errorf("Verify = %+v", r)
+	}
+	other, _ := newLibrary(t)
+	fresh := version(other)
+	got, err := os.ReadFile(filepath.Join(two.Dir(), rawFile))
+	want, err2 := os.ReadFile(filepath.Join(fresh.Dir(), rawFile))
+	if err != nil || err2 != nil || !bytes.Equal(got, want) || !sameContent(two.man, fresh.man) {
+		t.Errorf("disk.raw on its base is not what it is without one: %v, %v", err, err2)
+	}
+	if _, n, err := fileBlocks(filepath.Join(two.Dir(), rawFile)); err != nil || n > ship+MiB {
+		t.Errorf("disk.raw has %d bytes on disk, %v: what is no data should be a hole", n, err)
+	}
+	if r := verified(t, one); len(r.Bad) != 1 {
+		t.Errorf("the base: %+v; want its one rotten cell, as before", r)
+	}
 }
 
 // A block device is read as well, but not while something on it is mounted.
@@ -88,5 +186,40 @@ func TestBlockDevice(t *testing.T) {
 	}()
 	if _, err := l.Import(t.Context(), ImportOptions{Name: "loop", File: loop}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("Import of a device in use = %v", err)
+	}
+}
+
+// TestExportFullDisk: the disk that an export goes to fills up, in every format: said, and nothing is left on it. The same
+// for an import of it.
+func TestExportFullDisk(t *testing.T) {
+	testreq.Root(t)
+	l, v := small(t, ImportOptions{})
+	dir := t.TempDir()
+	if err := unix.Mount("labswarm-test", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatalf("mount tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	if _, err := l.Export(t.Context(), v, dir+"/image.tar", nil); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "no room") {
+		t.Errorf("Export to a full disk = %v", err)
+	}
+	if left := leftovers(t, dir); left != nil {
+		t.Errorf("left %q", left)
+	}
+	path, fingerprint := exportTo(t, l, v)
+	other, err := Open(dir, ed25519.NewKeyFromSeed(fixture.Random(6, 32)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.KeepFree(0)
+	var full *NoSpaceError
+	if _, err := other.ImportExport(t.Context(), ImportOptions{Name: "lab", File: path}, fingerprint); !errors.As(err, &full) {
+		t.Errorf("import into a full disk = %v; want NoSpaceError", err)
+	}
+	if left := leftovers(t, dir); left != nil {
+		t.Errorf("left %q", left)
 	}
 }

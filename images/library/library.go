@@ -8,6 +8,7 @@ package library
 import (
 	"cmp"
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,13 +28,14 @@ type Library struct {
 	key    ed25519.PrivateKey // nil = makes no versions
 	copies bool               // takes versions made elsewhere, and removes them
 	pubs   []ed25519.PublicKey
+	keep   int64 // bytes to keep free, see KeepFree; < 0 = by the size of the file system
 }
 
 // Open opens the library in dir. key signs new versions; with a nil key the library is read only and a missing
 // folder reads as empty. Versions must be signed by key or by one of pubs. What a crashed import left behind is
 // removed, unless the import still runs in another process.
 func Open(dir string, key ed25519.PrivateKey, pubs []ed25519.PublicKey) (*Library, error) {
-	l := &Library{dir: dir, key: key, pubs: slices.Clone(pubs)}
+	l := &Library{dir: dir, key: key, pubs: slices.Clone(pubs), keep: -1}
 	if key == nil {
 		return l, nil
 	}
@@ -48,7 +50,7 @@ func Open(dir string, key ed25519.PrivateKey, pubs []ed25519.PublicKey) (*Librar
 
 // OpenCopies opens a library that holds copies of versions made elsewhere, signed by one of pubs: Receive adds them.
 func OpenCopies(dir string, pubs []ed25519.PublicKey) (*Library, error) {
-	l := &Library{dir: dir, copies: true, pubs: slices.Clone(pubs)}
+	l := &Library{dir: dir, copies: true, pubs: slices.Clone(pubs), keep: -1}
 	return l, l.prepare()
 }
 
@@ -68,6 +70,7 @@ func (l *Library) prepare() error {
 type VersionInfo struct {
 	Name           string    `json:"name"`
 	Version        string    `json:"version"`
+	Base           string    `json:"base"` // the version it was made on, "" = none
 	Latest         bool      `json:"latest"`
 	Created        time.Time `json:"created"`
 	DiskSize       int64     `json:"disk_size"`
@@ -85,6 +88,7 @@ type VersionInfo struct {
 	Boot           string    `json:"boot"`
 	OSHint         string    `json:"os_hint"`
 	InfoHash       string    `json:"infohash"`
+	Digest         string    `json:"manifest_digest"` // hex SHA-256 of manifest.json
 	Forced         []string  `json:"forced"`
 	Err            string    `json:"error,omitempty"` // why the version cannot be used
 }
@@ -118,6 +122,8 @@ func (l *Library) info(name, version string) VersionInfo {
 		return info
 	}
 	m := v.man
+	digest := v.Digest()
+	info.Base, info.Digest = m.Base, hex.EncodeToString(digest[:])
 	info.Created, info.DiskSize, info.MinSize, info.Cell = m.Created, m.Disk.Size, m.Disk.MinSize, m.Cell
 	info.DataCells, info.ZeroCells, info.ShippedBytes = m.Pieces(), m.ZeroCount(), m.ShippedBytes()
 	info.UsedBytes, info.Label, info.Boot, info.OSHint = manifest.Sum(m.Used()), m.Disk.Label, m.Boot, m.OSHint
@@ -126,7 +132,7 @@ func (l *Library) info(name, version string) VersionInfo {
 	if v.framesErr != nil {
 		info.FramesErr = v.framesErr.Error()
 	}
-	if info.AllocatedBytes, err = v.allocated(); err != nil {
+	if info.AllocatedBytes, err = v.Allocated(); err != nil {
 		info.Err = err.Error()
 	}
 	if err := v.Close(); err != nil {
@@ -172,6 +178,15 @@ func (l *Library) Latest(name string) (string, error) {
 	return list[len(list)-1], nil
 }
 
+// Has tells whether there is such a version, without opening it.
+func (l *Library) Has(name, version string) bool {
+	if manifest.CheckName(name) != nil || manifest.CheckVersion(version) != nil {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(l.path(name, version), manifestFile))
+	return err == nil
+}
+
 // Remove deletes a version. The caller makes sure that no job and no open Version needs it.
 func (l *Library) Remove(name, version string) error {
 	if l.key == nil && !l.copies {
@@ -185,6 +200,11 @@ func (l *Library) Remove(name, version string) error {
 		return fmt.Errorf("remove image %s/%s: %w", name, version, err)
 	}
 	defer unlock()
+	if l.key != nil && l.Has(name, version) {
+		if err := l.remember(name, version); err != nil {
+			return fmt.Errorf("remove image %s/%s: %w", name, version, err)
+		}
+	}
 	trash, err := os.MkdirTemp(l.dir, ".trash-")
 	if err != nil {
 		return fmt.Errorf("remove image %s/%s: %w", name, version, err)

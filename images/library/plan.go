@@ -14,7 +14,8 @@ import (
 
 // plan is what is known of a disk before its cells are read.
 type plan struct {
-	table *part.Table
+	table *part.Table // nil: not read from a disk
+	disk  manifest.Disk
 	parts []manifest.Part
 	used  []manifest.Extent
 	boot  string
@@ -52,6 +53,7 @@ func makePlan(s *source, force []string) (*plan, error) {
 	}
 	part.MarkGrow(t, p.parts)
 	p.boot = p.bootMode(s)
+	p.disk = manifest.Disk{Size: t.Size, Sector: t.Sector, Label: t.Label, GUID: t.GUID, MinSize: t.MinSize()}
 	return p, nil
 }
 

@@ -23,7 +23,7 @@ func (j *importJob) publish(tmp *temp) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	versions, err := j.lib.versions(j.opt.Name)
+	versions, err := j.lib.taken(j.opt.Name)
 	if err != nil {
 		return "", err
 	}
@@ -93,10 +93,9 @@ func (j *importJob) encode(version string) (map[string][]byte, *manifest.Manifes
 	if err != nil {
 		return nil, nil, err
 	}
-	t := j.plan.table
 	m := &manifest.Manifest{
-		Format: manifest.Format, Name: j.opt.Name, Version: version, Created: time.Now().UTC().Truncate(time.Second),
-		Disk:  manifest.Disk{Size: t.Size, Sector: t.Sector, Label: t.Label, GUID: t.GUID, MinSize: t.MinSize()},
+		Format: manifest.Format, Name: j.opt.Name, Version: version, Base: j.base.version(), Created: time.Now().UTC().Truncate(time.Second),
+		Disk:  j.plan.disk,
 		Cell:  j.cell,
 		Parts: j.plan.parts, Cells: j.sums.data, Zero: j.sums.zero,
 		InfoHash: hex.EncodeToString(infohash[:]), Boot: j.plan.boot, OSHint: j.opt.OSHint, Codec: CodecNone,

@@ -72,7 +72,7 @@ func (l *Library) receive(ctx context.Context, name, version string, f Files, pr
 		}
 	}()
 	if err := in.open(f); err != nil {
-		return nil, noSpace(err, l.dir, in.v.man.ShippedBytes())
+		return nil, l.noSpace(err, in.v.man.ShippedBytes())
 	}
 	if err := in.scan(ctx, progress); err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func (l *Library) receive(ctx context.Context, name, version string, f Files, pr
 			missing += in.v.man.Cell
 		}
 	}
-	return in, checkSpace(l.dir, missing)
+	return in, l.checkSpace(missing)
 }
 
 // fetchDir makes or finds the folder and takes the lock that says that somebody is at work.
@@ -204,7 +204,7 @@ func (in *Incoming) WritePiece(piece int, buf []byte) error {
 	}
 	if err != nil {
 		in.dirty[piece] = true
-		return noSpace(fmt.Errorf("write image %s/%s at byte %d: %w", v.man.Name, v.man.Version, off, err), in.lib.dir, v.man.Cell)
+		return in.lib.noSpace(fmt.Errorf("write image %s/%s at byte %d: %w", v.man.Name, v.man.Version, off, err), v.man.Cell)
 	}
 	return nil
 }
@@ -216,7 +216,7 @@ func (in *Incoming) Publish(ctx context.Context, progress func(Progress)) (bad [
 	v := in.v
 	bad, err = in.publish(ctx, progress)
 	if err != nil {
-		return nil, fmt.Errorf("publish image %s/%s: %w", v.man.Name, v.man.Version, noSpace(err, in.lib.dir, v.man.ShippedBytes()))
+		return nil, fmt.Errorf("publish image %s/%s: %w", v.man.Name, v.man.Version, in.lib.noSpace(err, v.man.ShippedBytes()))
 	}
 	for _, p := range bad {
 		in.dirty[p] = true
@@ -230,7 +230,7 @@ func (in *Incoming) publish(ctx context.Context, progress func(Progress)) ([]int
 	if err != nil {
 		return nil, err
 	}
-	res, err := v.verify(ctx, progress, func(ctx context.Context, ord int64, cell []byte) error {
+	res, err := v.verify(ctx, progress, nil, func(ctx context.Context, ord int64, cell []byte) error {
 		if fw == nil {
 			return nil
 		}
@@ -274,7 +274,7 @@ func (in *Incoming) newFrames() (*frameWriter, error) {
 		return nil, nil
 	}
 	var full *NoSpaceError
-	if err := checkSpace(in.lib.dir, v.man.ShippedBytes()); errors.As(err, &full) {
+	if err := in.lib.checkSpace(v.man.ShippedBytes()); errors.As(err, &full) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err

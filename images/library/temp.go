@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"labswarm/internal/units"
 )
 
 // temp is a folder under construction. The lock on it tells other processes that somebody is still at work.
@@ -111,38 +109,4 @@ func (l *Library) sweep() error {
 		}
 	}
 	return nil
-}
-
-// checkSpace refuses an import that would leave the server's own file system too full to work.
-func checkSpace(dir string, need int64) error {
-	free, reserve, err := space(dir)
-	if err != nil {
-		return err
-	}
-	if free-reserve < need {
-		return &NoSpaceError{Dir: dir, Need: need, Free: free, Reserve: reserve}
-	}
-	return nil
-}
-
-// space returns the free bytes and those to keep: 5 %, or up to 10 GiB where that is at most a tenth of the whole.
-func space(dir string) (free, reserve int64, err error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, 0, fmt.Errorf("find the free space of %q: %w", dir, err)
-	}
-	total := int64(st.Blocks) * st.Bsize
-	return int64(st.Bavail) * st.Bsize, max(total/20, min(10*units.GiB, total/10)), nil
-}
-
-// noSpace turns a full file system in mid-import into the error that names both numbers.
-func noSpace(err error, dir string, need int64) error {
-	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
-		return err
-	}
-	free, reserve, err2 := space(dir)
-	if err2 != nil {
-		return err
-	}
-	return &NoSpaceError{Dir: dir, Need: need, Free: free, Reserve: reserve}
 }

@@ -41,8 +41,16 @@ func (r Result) FramesOK() bool { return len(r.BadFrames) == 0 && r.FramesErr ==
 // the result; an error means that it could not be done. progress may be nil. Opening the version has checked signature,
 // manifest and torrent already.
 func (v *Version) Verify(ctx context.Context, progress func(Progress)) (Result, error) {
+	return v.verifyAll(ctx, progress, nil)
+}
+
+// gate is asked before a stretch of disk.raw is read: it may wait.
+type gate func(ctx context.Context, off, n int64) error
+
+// verifyAll is Verify behind a gate; nil = none.
+func (v *Version) verifyAll(ctx context.Context, progress func(Progress), g gate) (Result, error) {
 	if v.frames == nil {
-		res, err := v.verify(ctx, progress, func(context.Context, int64, []byte) error { return nil })
+		res, err := v.verify(ctx, progress, g, func(context.Context, int64, []byte) error { return nil })
 		res.FramesErr = v.framesErr
 		return res, err
 	}
@@ -51,7 +59,7 @@ func (v *Version) Verify(ctx context.Context, progress func(Progress)) (Result, 
 		return Result{}, err
 	}
 	defer check.close()
-	res, err := v.verify(ctx, progress, check.cell)
+	res, err := v.verify(ctx, progress, g, check.cell)
 	check.into(&res)
 	return res, err
 }
@@ -63,7 +71,7 @@ func (v *Version) matches(piece int, cell []byte) bool {
 
 // verify is Verify that hands every data cell on with its ordinal, masked; nil for a damaged one. Cells come from
 // several goroutines.
-func (v *Version) verify(ctx context.Context, progress func(Progress), each func(ctx context.Context, ord int64, cell []byte) error) (Result, error) {
+func (v *Version) verify(ctx context.Context, progress func(Progress), g gate, each func(ctx context.Context, ord int64, cell []byte) error) (Result, error) {
 	if progress == nil {
 		progress = func(Progress) {}
 	}
@@ -85,7 +93,12 @@ func (v *Version) verify(ctx context.Context, progress func(Progress), each func
 	rep := newReporter("verify", v.man.ShippedBytes()+countCells(runs)*v.man.Cell, progress)
 	var mu sync.Mutex
 	res := Result{DataCells: pieces, ZeroCells: v.man.ZeroCount(), Bytes: v.man.ShippedBytes()}
-	check := func(buf []byte, cell int64) ([]byte, error) {
+	check := func(ctx context.Context, buf []byte, cell int64) ([]byte, error) {
+		if g != nil {
+			if err := g(ctx, cell*v.man.Cell, v.man.Cell); err != nil {
+				return nil, err
+			}
+		}
 		bad, err := v.checkCell(buf, cell)
 		if err != nil {
 			return nil, err
@@ -100,15 +113,15 @@ func (v *Version) verify(ctx context.Context, progress func(Progress), each func
 		return buf, nil
 	}
 	err = eachCell(ctx, v.man.Cells, v.man.Cell, func(ctx context.Context, buf []byte, cell, ord int64) error {
-		buf, err := check(buf, cell)
+		buf, err := check(ctx, buf, cell)
 		if err != nil {
 			return err
 		}
 		return each(ctx, ord, buf)
 	})
 	if err == nil {
-		err = eachCell(ctx, runs, v.man.Cell, func(_ context.Context, buf []byte, cell, _ int64) error {
-			_, err := check(buf, cell)
+		err = eachCell(ctx, runs, v.man.Cell, func(ctx context.Context, buf []byte, cell, _ int64) error {
+			_, err := check(ctx, buf, cell)
 			return err
 		})
 	}
@@ -144,8 +157,8 @@ func (v *Version) checkCell(buf []byte, cell int64) (*BadCellError, error) {
 	return nil, nil
 }
 
-// allocated returns the bytes the version takes on the server's disk.
-func (v *Version) allocated() (n int64, err error) {
+// Allocated returns the bytes the version takes on the server's disk. Blocks shared with other versions are counted too.
+func (v *Version) Allocated() (n int64, err error) {
 	err = filepath.WalkDir(v.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err

@@ -34,11 +34,15 @@ func ToFile(ctx context.Context, v *library.Version, f *os.File) error {
 	if err := writeCells(ctx, v, f, st.Size()); err != nil {
 		return fmt.Errorf("restore image to %q: %w", f.Name(), err)
 	}
-	primary, backup, err := Tables(v, st.Size())
+	return writeTables(v, f, st.Size())
+}
+
+func writeTables(v *library.Version, f *os.File, size int64) error {
+	primary, backup, err := Tables(v, size)
 	if err != nil {
 		return fmt.Errorf("restore image to %q: %w", f.Name(), err)
 	}
-	if _, err := f.WriteAt(backup, st.Size()-int64(len(backup))); err != nil {
+	if _, err := f.WriteAt(backup, size-int64(len(backup))); err != nil {
 		return fmt.Errorf("restore image to %q: %w", f.Name(), err)
 	}
 	if err := f.Sync(); err != nil {

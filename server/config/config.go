@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"labswarm/api"
 )
@@ -38,6 +39,10 @@ type Config struct {
 	Frames      string         // compressed cells: auto (each host decides by its link and disk), on or off
 	PlainPeers  bool           // let standard BitTorrent clients in (tracker on TCP 7442)
 
+	KeepFree   int64         // bytes of the image store's disk that stay free; < 0 = by its size
+	ScrubEvery time.Duration // between two scrubs of an image version, 0 = never
+	ScrubBps   int64         // bytes per second a scrub reads, 0 = no limit
+
 	// Ports, 0 = the documented ones. Others are for tests.
 	AgentPort, PeerPort, TrackerPort            int
 	DHCPPort, ProxyPort, TFTPPort, BootHTTPPort int
@@ -47,6 +52,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		DHCP: "proxy", BootStyle: "chain", ProxyStyle: "offer", AnswerRS: true, Frames: "auto",
+		KeepFree: -1, ScrubEvery: 7 * 24 * time.Hour, ScrubBps: 100 << 20,
 		AgentPort: api.AgentPort, PeerPort: api.PeerPort, TrackerPort: api.PlainTrackerPort,
 	}
 }
@@ -109,6 +115,9 @@ func (c *Config) Fill() error {
 	one("--frames", c.Frames, "auto", "on", "off")
 	if c.DHCP == "dhcp" && !c.PoolStart.IsValid() {
 		bad("--dhcp dhcp gives out addresses: name them with --dhcp-range FIRST-LAST")
+	}
+	if c.ScrubEvery < 0 || c.ScrubBps < 0 {
+		bad("--scrub-every %s, --scrub-rate %d: use 0 or more", c.ScrubEvery, c.ScrubBps)
 	}
 	if c.SeedRateBps < 0 {
 		bad("the seed's rate is negative")

@@ -10,12 +10,14 @@ import (
 	"labswarm/api/order"
 	"labswarm/internal/version"
 	"labswarm/server/daemon/control"
+	"labswarm/server/daemon/keeper"
 	"labswarm/server/report"
 )
 
 // adminService adds what only the daemon knows to the engine.
 type adminService struct {
 	*control.Engine
+	*keeper.Keeper
 	s *server
 }
 

@@ -5,7 +5,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -25,6 +24,7 @@ import (
 	"labswarm/internal/version"
 	"labswarm/server/config"
 	"labswarm/server/daemon/control"
+	"labswarm/server/daemon/keeper"
 	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
 	"labswarm/server/netboot"
@@ -91,11 +91,13 @@ type server struct {
 	store  *store.Bolt
 	engine *control.Engine
 	relays *relays.Book
+	keeper *keeper.Keeper
 	seeder *seeder.Seeder
 	track  *tracker.Tracker
 	boot   *netboot.Server
 	begun  time.Time
 	quiet  time.Duration // control.Config.Patience
+	look   time.Duration // keeper.Config.Look
 
 	agents, admin, plain net.Listener
 	seedPort             uint16
@@ -187,9 +189,13 @@ func (s *server) bootFiles() (*bootfile.Files, error) {
 
 // openSwarm opens images, peers' port, tracker, engine and the agent port.
 func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
-	lib, err := library.Open(filepath.Join(s.cfg.StateDir, "images"), nil, []ed25519.PublicKey{s.keys.ImagePublic()})
+	// With the key: the keeper removes versions and repairs them.
+	lib, err := library.Open(filepath.Join(s.cfg.StateDir, "images"), s.keys.Image, nil)
 	if err != nil {
 		return err
+	}
+	if s.cfg.KeepFree >= 0 {
+		lib.KeepFree(s.cfg.KeepFree)
 	}
 	peers, err := s.listen(ctx, s.cfg.PeerPort)
 	if err != nil {
@@ -210,10 +216,16 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	s.track = tracker.New(s.log.With("part", "tracker"))
 	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), mbps: s.seedMbps, roomMbps: s.cfg.RoomMbps, log: s.log,
 		served: map[[20]byte]*served{}, relays: map[[20]byte][]registry.Seed{}}
+	sw.suspect = func(name, version, why string) { s.keeper.Suspect(name, version, why) }
 	imgs := newImages(lib)
 	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: imgs, Swarms: sw,
 		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
 		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet})
+	if err != nil {
+		return err
+	}
+	s.keeper, err = keeper.New(ctx, keeper.Config{Store: s.store, Library: lib, Log: s.log.With("part", "images"), Serving: sw.serving, Busy: s.busy,
+		Ring: s.engine.Bell().Ring, Every: s.cfg.ScrubEvery, Rate: s.cfg.ScrubBps, Look: s.look})
 	if err != nil {
 		return err
 	}
@@ -229,6 +241,12 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 		s.plain, err = s.listen(ctx, s.cfg.TrackerPort)
 	}
 	return err
+}
+
+// busy reports whether a job runs; when nobody can say, it does.
+func (s *server) busy(ctx context.Context) bool {
+	_, live, err := s.engine.Counts(ctx)
+	return err != nil || live > 0
 }
 
 // admit has the last word on who fetches from the server's seed.
@@ -258,12 +276,13 @@ func (s *server) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	agents := httpapi.NewAgent(s.engine, cert, s.log.With("part", "agents"))
 	agents.AddRelays(s.relays)
-	admin := httpapi.NewAdmin(adminService{s.engine, s}, s.log.With("part", "admin"))
+	admin := httpapi.NewAdmin(adminService{s.engine, s.keeper, s}, s.log.With("part", "admin"))
 	parts := map[string]func(context.Context) error{
 		"jobs":    s.engine.Run,
 		"seed":    s.seeder.Run,
 		"tracker": s.track.Run,
 		"relays":  s.relays.Run,
+		"images":  s.keeper.Run,
 		"agents":  func(ctx context.Context) error { return agents.Serve(ctx, s.agents) },
 		"admin":   func(ctx context.Context) error { return admin.Serve(ctx, s.admin) },
 		"plain":   s.servePlain,

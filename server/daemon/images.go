@@ -60,7 +60,10 @@ func (im *images) load(name, version string) (*imageFiles, error) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	if f := im.cache[name+"/"+version]; f != nil && version != "" && version != "latest" {
-		return f, nil
+		if im.lib.Has(name, version) { // the command line may have removed it
+			return f, nil
+		}
+		delete(im.cache, name+"/"+version)
 	}
 	v, err := im.lib.Get(name, version)
 	if err != nil {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -28,6 +29,7 @@ type swarms struct {
 	mbps     func() int     // what the seed can send now, Mb/s, 0 = unknown
 	roomMbps map[string]int // caps of rooms
 	log      *slog.Logger
+	suspect  func(name, version, why string) // told of damaged cells; nil = nobody
 
 	mu     sync.Mutex // of what follows, and while a version begins or ends to be served
 	served map[[20]byte]*served
@@ -44,7 +46,8 @@ type served struct {
 // source is seeder.Source on one opened image version.
 type source struct {
 	*library.Version
-	log *slog.Logger
+	log     *slog.Logger
+	suspect func(name, version, why string)
 }
 
 func (v source) Pieces() int             { return v.Manifest().Pieces() }
@@ -58,6 +61,16 @@ var (
 
 // File implements peer.FileSource.
 func (v source) File(piece int) (*os.File, int64, bool) { return v.Raw(piece) }
+
+// ReadPiece implements seeder.Source. A damaged cell is refused, and the version goes into quarantine.
+func (v source) ReadPiece(piece int, buf []byte) error {
+	err := v.Version.ReadPiece(piece, buf)
+	var bad *library.BadCellError
+	if errors.As(err, &bad) && v.suspect != nil {
+		v.suspect(v.Name(), v.Version.Version(), fmt.Sprintf("cell %d is damaged in the store", bad.Cell))
+	}
+	return err
+}
 
 // Frame implements peer.FrameSource.
 func (v source) Frame(piece int, buf []byte) ([]byte, bool) {
@@ -107,7 +120,7 @@ func (s *swarms) open(name, ver string) (*served, error) {
 	}
 	sv := &served{spec: tracker.SwarmSpec{InfoHash: ih, Name: name + "/" + v.Manifest().Version, Pieces: v.Manifest().Pieces(),
 		Seeds: []registry.Seed{{ID: relays.ServerName, Addr: s.addr}}}}
-	if err := s.seeder.Add(source{v, s.log}); err != nil {
+	if err := s.seeder.Add(source{v, s.log, s.suspect}); err != nil {
 		return nil, err
 	}
 	s.served[ih] = sv
@@ -132,6 +145,20 @@ func (s *swarms) leave(sv *served) {
 		s.seeder.Remove(sv.spec.InfoHash)
 		delete(s.served, sv.spec.InfoHash)
 	}
+}
+
+// serving tells which versions are open, as name/version, and for whom.
+func (s *swarms) serving() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]string{}
+	for _, sv := range s.served {
+		out[sv.spec.Name] = "it is being served to a job"
+		if !sv.job {
+			out[sv.spec.Name] = "a relay fetches it"
+		}
+	}
+	return out
 }
 
 // SetRelays implements relays.Swarms.

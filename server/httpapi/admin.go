@@ -21,6 +21,7 @@ type AdminService interface {
 	PutHost(ctx context.Context, h api.Host) (api.Host, error)
 	RemoveHost(ctx context.Context, name string) error
 	ImageList(ctx context.Context) ([]api.Image, error)
+	ImageService
 	Jobs(ctx context.Context) ([]api.Job, error)
 	Job(ctx context.Context, id uint64) (api.Job, error)
 	PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, error)
@@ -63,6 +64,11 @@ func NewAdmin(svc AdminService, log *slog.Logger) *Admin {
 		"GET " + api.RouteHosts + "/{name}":      a.host,
 		"DELETE " + api.RouteHosts + "/{name}":   a.removeHost,
 		"GET " + api.RouteImages:                 get(svc.ImageList),
+		"GET " + api.RouteImageStates:            get(svc.ImageStates),
+		"GET " + api.RouteImageGarbage:           a.imageGarbage,
+		"POST " + api.RouteImageRemove:           post(svc.RemoveImage),
+		"POST " + api.RouteImagePin:              post(svc.PinImage),
+		"POST " + api.RouteImageChecked:          post(svc.CheckedImage),
 		"GET " + api.RouteJobs:                   get(svc.Jobs),
 		"POST " + api.RouteJobs:                  a.createJob,
 		"GET " + api.RouteJobs + "/{id}":         a.job,

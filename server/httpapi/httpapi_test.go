@@ -72,7 +72,10 @@ func book(t testing.TB, e *control.Engine) (*relays.Book, string) {
 	return b, tok.Token
 }
 
-type admin struct{ *control.Engine }
+type admin struct {
+	*control.Engine
+	httpapi.ImageService // no test asks it
+}
 
 func (admin) Server(context.Context) (api.ServerInfo, error) { return api.ServerInfo{}, nil }
 func (admin) Report(context.Context, uint64) (any, error)    { return nil, nil }
@@ -144,7 +147,7 @@ func FuzzRequests(f *testing.F) {
 	relayBook, token := book(f, e)
 	listener.AddRelays(relayBook)
 	agents := listener.Handler()
-	admins := httpapi.NewAdmin(admin{e}, log).Handler()
+	admins := httpapi.NewAdmin(admin{e, nil}, log).Handler()
 	state := clientState(f)
 	f.Fuzz(func(t *testing.T, route int, body []byte) {
 		if route < 0 || route >= len(routes) {
@@ -184,7 +187,7 @@ func TestRoutesAreDisjoint(t *testing.T) {
 	relayBook, _ := book(t, e)
 	listener.AddRelays(relayBook)
 	agents := listener.Handler()
-	admins := httpapi.NewAdmin(admin{e}, log).Handler()
+	admins := httpapi.NewAdmin(admin{e, nil}, log).Handler()
 	state := clientState(t)
 	try := func(h http.Handler, method, route string) int {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -63,6 +63,24 @@ func Open(path, snapshotDir string) (*Bolt, *Recovery, error) {
 	return recoverFrom(path, snapshotDir, err)
 }
 
+// OpenSound is Open for a short visit without a server: a damaged file is an error and stays as it is, since only a server
+// that starts can hold the jobs whose last steps are lost. Errors: as of Open.
+func OpenSound(path string) (*Bolt, error) {
+	db, err := openFile(path)
+	if err != nil {
+		var locked *LockedError
+		if errors.As(err, &locked) || errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w; start `labswarm serve`, which repairs it from a snapshot", err)
+	}
+	s := &Bolt{db: db, path: path}
+	if err := s.prepare(false); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
 // recoverFrom replaces a damaged file by the newest snapshot that reads well.
 func recoverFrom(path, snapshotDir string, cause error) (*Bolt, *Recovery, error) {
 	for _, snap := range Snapshots(snapshotDir) {

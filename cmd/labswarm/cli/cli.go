@@ -27,6 +27,7 @@ type env struct {
 	json     bool
 	quiet    bool
 	noColor  bool
+	keepFree string // --keep-free of image commands
 
 	in  *os.File
 	out io.Writer

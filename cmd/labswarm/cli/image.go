@@ -17,7 +17,10 @@ import (
 )
 
 func newImage(e *env) *cobra.Command {
-	return group("image", "disk images", newImport(e), newImageLs(e), newImageShow(e), newImageVerify(e), newImageRm(e))
+	c := group("image", "disk images", newImport(e), newImageLs(e), newImageShow(e), newImageVerify(e), newImageDiff(e), newImageExport(e),
+		newImageScrub(e), newImagePin(e, true), newImagePin(e, false), newImageRm(e), newImageGC(e))
+	c.PersistentFlags().StringVar(&e.keepFree, "keep-free", os.Getenv("LABSWARM_KEEP_FREE"), keepFreeHelp)
+	return c
 }
 
 // browse opens the image store for reading. It makes nothing, not even keys: a
@@ -40,7 +43,16 @@ func (e *env) library() (*library.Library, error) {
 	if err != nil {
 		return nil, err
 	}
-	return library.Open(filepath.Join(e.stateDir, "images"), keys.Image, []ed25519.PublicKey{keys.ImagePublic()})
+	lib, err := library.Open(filepath.Join(e.stateDir, "images"), keys.Image, []ed25519.PublicKey{keys.ImagePublic()})
+	if err != nil || e.keepFree == "" {
+		return lib, err
+	}
+	keep, err := units.ParseSize(e.keepFree)
+	if err != nil {
+		return nil, usage(fmt.Errorf("--keep-free: %w", err))
+	}
+	lib.KeepFree(keep)
+	return lib, nil
 }
 
 func (e *env) imported(v *library.Version) (err error) {
@@ -49,9 +61,13 @@ func (e *env) imported(v *library.Version) (err error) {
 	if e.json {
 		return e.printJSON(versionJSON(v))
 	}
-	return e.printf("%s/%s: %d cells of %s to ship (%s), disk of %s, smallest target %s\n",
+	on := ""
+	if m.Base != "" {
+		on = ", made on " + m.Base
+	}
+	return e.printf("%s/%s: %d cells of %s to ship (%s), disk of %s, smallest target %s%s\n",
 		v.Name(), v.Version(), m.Pieces(), units.FormatBytes(m.Cell), units.FormatBytes(int64(m.Pieces())*m.Cell),
-		units.FormatBytes(m.Disk.Size), units.FormatBytes(m.Disk.MinSize))
+		units.FormatBytes(m.Disk.Size), units.FormatBytes(m.Disk.MinSize), on)
 }
 
 // versionJSON is the stable JSON of one version.
@@ -59,7 +75,7 @@ func versionJSON(v *library.Version) map[string]any {
 	m := v.Manifest()
 	hash, digest := v.InfoHash(), v.Digest()
 	return map[string]any{
-		"name": v.Name(), "version": v.Version(), "cells": m.Pieces(), "cell": m.Cell,
+		"name": v.Name(), "version": v.Version(), "base": m.Base, "cells": m.Pieces(), "cell": m.Cell,
 		"bytes_shipped": int64(m.Pieces()) * m.Cell, "disk_size": m.Disk.Size, "min_size": m.Disk.MinSize,
 		"label": m.Disk.Label, "boot": m.Boot, "parts": m.Parts, "forced": m.Forced,
 		"infohash": fmt.Sprintf("%x", hash[:]), "manifest_digest": fmt.Sprintf("%x", digest[:]), "dir": v.Dir(),
@@ -68,7 +84,7 @@ func versionJSON(v *library.Version) map[string]any {
 }
 
 func newImageLs(e *env) *cobra.Command {
-	return &cobra.Command{Use: "ls", Short: "list the images", Args: exact(0), RunE: func(_ *cobra.Command, _ []string) error {
+	return &cobra.Command{Use: "ls", Short: "list the images", Args: exact(0), RunE: func(cmd *cobra.Command, _ []string) error {
 		lib, err := e.browse()
 		if err != nil {
 			return err
@@ -77,37 +93,49 @@ func newImageLs(e *env) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		known := e.known(cmd.Context(), lib)
 		if e.json {
-			return e.printJSON(list)
+			return e.printJSON(known.join(list))
 		}
 		if len(list) == 0 {
 			e.hint("no images yet: labswarm image import NAME FILE")
 			return nil
 		}
-		if err := e.printf("%-20s %-16s %-6s %-8s %10s %8s %10s %10s\n", "NAME", "VERSION", "TABLE", "BOOTS", "DISK", "CELLS", "TO SHIP", "ON WIRE"); err != nil {
+		if err := e.printf("%-20s %-16s %-6s %-8s %10s %8s %10s %10s %10s %6s\n", "NAME", "VERSION", "TABLE", "BOOTS", "DISK", "CELLS", "TO SHIP", "ON WIRE", "TAKES", "NEEDED"); err != nil {
 			return err
 		}
 		for _, i := range list {
-			if i.Err != "" {
-				if err := e.printf("%-20s %-16s DAMAGED: %s\n", i.Name, i.Version, i.Err); err != nil {
-					return err
-				}
-				continue
-			}
-			mark := ""
-			if i.Latest {
-				mark = " *"
-			}
-			if err := e.printf("%-20s %-16s %-6s %-8s %10s %8d %10s %10s\n", i.Name, i.Version+mark, i.Label, i.Boot,
-				units.FormatBytes(i.DiskSize), i.DataCells, units.FormatBytes(i.ShippedBytes), units.FormatBytes(i.WireBytes)); err != nil {
+			if err := e.lsLine(i, known); err != nil {
 				return err
-			}
-			if i.FramesErr != "" {
-				e.hint("%s/%s: its cells travel uncompressed: %s; `labswarm image verify --repair %s/%s` makes the compressed ones again", i.Name, i.Version, i.FramesErr, i.Name, i.Version)
 			}
 		}
 		return nil
 	}}
+}
+
+func (e *env) lsLine(i library.VersionInfo, known knownImages) error {
+	if i.Err != "" {
+		return e.printf("%-20s %-16s DAMAGED: %s\n", i.Name, i.Version, i.Err)
+	}
+	mark, needed := "", "?"
+	if i.Latest {
+		mark = " *"
+	}
+	s, ok := known.states[i.Name+"/"+i.Version]
+	if ok {
+		needed = fmt.Sprintf("%d", len(s.Refs))
+	}
+	if err := e.printf("%-20s %-16s %-6s %-8s %10s %8d %10s %10s %10s %6s\n", i.Name, i.Version+mark, i.Label, i.Boot, units.FormatBytes(i.DiskSize),
+		i.DataCells, units.FormatBytes(i.ShippedBytes), units.FormatBytes(i.WireBytes), units.FormatBytes(i.AllocatedBytes), needed); err != nil {
+		return err
+	}
+	if i.FramesErr != "" {
+		e.hint("%s/%s: its cells travel uncompressed: %s; `labswarm image verify --repair %s/%s` makes the compressed ones again", i.Name, i.Version, i.FramesErr, i.Name, i.Version)
+	}
+	if s.Quarantine != "" {
+		return e.printf("%-20s IN QUARANTINE: %s\n", "", s.Quarantine)
+	}
+	return nil
 }
 
 // version opens NAME or NAME/VERSION.
@@ -121,14 +149,23 @@ func (e *env) version(arg string) (*library.Version, error) {
 }
 
 func newImageShow(e *env) *cobra.Command {
-	return &cobra.Command{Use: "show NAME[/VERSION]", Short: "what an image holds", Args: exact(1), RunE: func(_ *cobra.Command, args []string) (err error) {
+	return &cobra.Command{Use: "show NAME[/VERSION]", Short: "what an image holds", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) (err error) {
 		v, err := e.version(args[0])
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, v.Close()) }()
+		lib, err := e.browse()
+		if err != nil {
+			return err
+		}
+		known := e.known(cmd.Context(), lib)
+		takes, err := v.Allocated()
+		if err != nil {
+			return err
+		}
 		if e.json {
-			return e.printJSON(versionJSON(v))
+			return e.printJSON(known.addTo(versionJSON(v), v, takes))
 		}
 		m := v.Manifest()
 		if err := e.imported2(v); err != nil {
@@ -149,7 +186,7 @@ func newImageShow(e *env) *cobra.Command {
 				return err
 			}
 		}
-		return nil
+		return e.showKnown(known, v, takes)
 	}}
 }
 
@@ -181,36 +218,4 @@ func frameLine(v *library.Version) string {
 	default:
 		return fmt.Sprintf("travels compressed: %s on the wire (%.2f of it)", units.FormatBytes(v.WireBytes()), float64(v.WireBytes())/float64(max(ship, 1)))
 	}
-}
-
-func newImageRm(e *env) *cobra.Command {
-	var confirm string
-	cmd := &cobra.Command{Use: "rm NAME/VERSION", Short: "remove one version of an image", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) error {
-		name, version, ok := strings.Cut(args[0], "/")
-		if !ok {
-			return usage(errors.New("image rm takes NAME/VERSION: one version, never a whole image"))
-		}
-		if confirm != args[0] {
-			return usage(fmt.Errorf("this removes %s for good: repeat it as --confirm %s", args[0], args[0]))
-		}
-		c := e.client()
-		defer c.Close()
-		if jobs, err := c.Jobs(cmd.Context()); err == nil {
-			for _, j := range jobs {
-				if j.Result == "" && j.Image == name && j.Version == version {
-					return &codeError{ExitConflict, fmt.Errorf("remove %s: job %d is deploying it", args[0], j.ID)}
-				}
-			}
-		}
-		lib, err := e.library()
-		if err != nil {
-			return err
-		}
-		if err := lib.Remove(name, version); err != nil {
-			return err
-		}
-		return e.printf("%s is removed\n", args[0])
-	}}
-	cmd.Flags().StringVar(&confirm, "confirm", "", "NAME/VERSION once more")
-	return cmd
 }

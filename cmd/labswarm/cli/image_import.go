@@ -17,6 +17,7 @@ import (
 // importFlags are the options of image import as they were typed.
 type importFlags struct {
 	cell, maxSize, hint, codec string
+	fromKey                    string
 	force                      []string
 	dryRun, wrap               bool
 }
@@ -32,8 +33,9 @@ into cells and signs the result. FILE is recognised by its content, not by its n
   gzip, bzip2, xz, zstd        of raw
   qcow2, VMDK, VHD, VHDX, VDI  needs qemu-img (package qemu-utils)
   a Clonezilla folder          from savedisk; needs partclone
+  labswarm image export        of this server or another; of another's it wants the fingerprint
 
-All but raw are unpacked into a work file in the image store first, which needs room for
+All but raw and exports are unpacked into a work file in the image store first, which needs room for
 what the disk holds. A disk with the content of the newest version makes no new one; when
 that has no compressed cells they are added to it. On any error or Ctrl-C nothing is left
 behind. --dry-run shows what would be made and writes nothing into the store.`,
@@ -46,6 +48,7 @@ behind. --dry-run shows what would be made and writes nothing into the store.`,
 	cmd.Flags().StringSliceVar(&f.force, "force", nil, "override a guard by its name; recorded in the image for ever")
 	cmd.Flags().StringVar(&f.codec, "codec", library.CodecZstd, "zstd makes compressed cells beside the image, none does not")
 	cmd.Flags().StringVar(&f.hint, "os", "", "free text for people")
+	cmd.Flags().StringVar(&f.fromKey, "from-key", "", "fingerprint of the other server's key, when FILE is its image export")
 	cmd.Flags().BoolVar(&f.wrap, "wrap", false, "FILE is a single filesystem: put a partition table around it (nothing boots from that)")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show what would be made, with estimates; write nothing into the store")
 	return cmd
@@ -78,6 +81,15 @@ func (e *env) importImage(ctx context.Context, f *importFlags, name, file string
 	}
 	if _, err := os.Stat(file); err != nil {
 		return fmt.Errorf("import image %s: %w", name, err)
+	}
+	switch export := library.IsExport(file); {
+	case export && (f.dryRun || f.wrap):
+		return usage(fmt.Errorf("import %q: an export is an image already, --dry-run and --wrap are for disks", file))
+	case export:
+		o.Warn = func(s string) { e.hint("labswarm: note: %s", s) }
+		return e.importExport(ctx, o, f.fromKey)
+	case f.fromKey != "":
+		return usage(fmt.Errorf("--from-key: %q is no file of `labswarm image export`", file))
 	}
 	open := e.library
 	if f.dryRun {

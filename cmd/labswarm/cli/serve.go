@@ -18,6 +18,7 @@ import (
 // serveFlags are the flags that are not plain fields of config.Config.
 type serveFlags struct {
 	pool, router, dns, rate string
+	keepFree, scrubRate     string
 	debug                   bool
 }
 
@@ -60,6 +61,9 @@ other and are picked up at the next start.`,
 	f.IntVar(&cfg.SeedMbps, "seed-mbps", 0, "speed of the server's link in Mb/s, which decides how many rooms are fed side by side; 0 = as the kernel reports it")
 	f.StringVar(&cfg.Frames, "frames", cfg.Frames, "compressed cells: auto (a host on 10 Gb/s or more takes plain ones unless its disk is slower), on or off")
 	f.BoolVar(&cfg.PlainPeers, "plain-peers", false, "let standard BitTorrent clients fetch images (TCP 7441, tracker on 7442)")
+	f.StringVar(&s.keepFree, "keep-free", os.Getenv("LABSWARM_KEEP_FREE"), keepFreeHelp)
+	f.DurationVar(&cfg.ScrubEvery, "scrub-every", cfg.ScrubEvery, "how often each image is read again and compared, at night; 0 = never")
+	f.StringVar(&s.scrubRate, "scrub-rate", "100MiB", "what that reads at most, bytes a second; it waits while a job runs; 0 = no limit")
 	f.BoolVar(&s.debug, "debug", false, "log every step")
 	return cmd
 }
@@ -82,6 +86,14 @@ func (s *serveFlags) apply(cfg *config.Config) error {
 		if *a.to, err = netip.ParseAddr(a.text); err != nil {
 			return usage(fmt.Errorf("%s: %w", a.flag, err))
 		}
+	}
+	if s.keepFree != "" {
+		if cfg.KeepFree, err = units.ParseSize(s.keepFree); err != nil {
+			return usage(fmt.Errorf("--keep-free: %w", err))
+		}
+	}
+	if cfg.ScrubBps, err = units.ParseSize(strings.TrimSuffix(s.scrubRate, "/s")); err != nil {
+		return usage(fmt.Errorf("--scrub-rate: %w", err))
 	}
 	if s.rate != "" {
 		if cfg.SeedRateBps, err = units.ParseSize(strings.TrimSuffix(s.rate, "/s")); err != nil {

@@ -39,11 +39,15 @@ func (e *env) verify(ctx context.Context, arg string, repair bool) (err error) {
 	if err != nil {
 		return err
 	}
-	made := repairs{}
+	var made library.Mended
 	if repair && !(res.OK() && res.FramesOK()) {
-		if res, made, err = e.repair(ctx, v, res); err != nil {
+		if made, err = e.repair(ctx, v, res); err != nil {
 			return err
 		}
+		if made.Note != nil {
+			e.hint("labswarm: note: %v", made.Note)
+		}
+		res = made.Result
 	}
 	if e.json {
 		if err := e.printJSON(verifyJSON(v, res, made)); err != nil {
@@ -67,49 +71,25 @@ func (e *env) verify(ctx context.Context, arg string, repair bool) (err error) {
 		return nil
 	}
 	what := fmt.Sprintf("%d compressed cells", res.Frames)
-	if made.cells+made.frames > 0 {
-		what += fmt.Sprintf(" (%d cells and %d compressed ones made again)", made.cells, made.frames)
+	if made.Cells+made.Frames > 0 {
+		what += fmt.Sprintf(" (%d cells and %d compressed ones made again)", made.Cells, made.Frames)
 	}
 	return e.printf("%s/%s: %d data cells, %d zero cells and %s are right (%s in %s)\n", v.Name(), v.Version(),
 		res.DataCells, res.ZeroCells, what, units.FormatBytes(res.Bytes), time.Since(start).Round(10*time.Millisecond))
 }
 
-// repairs counts what was made again.
-type repairs struct{ cells, frames int }
-
-// repair makes damaged cells again from their compressed form and compressed cells from the cells, and verifies what
-// came of it.
-func (e *env) repair(ctx context.Context, v *library.Version, found library.Result) (res library.Result, made repairs, err error) {
+// repair makes again what can be had from the other form, and verifies what came of it.
+func (e *env) repair(ctx context.Context, v *library.Version, found library.Result) (library.Mended, error) {
 	lib, err := e.library()
 	if err != nil {
-		return found, made, err
+		return library.Mended{}, err
 	}
 	p := e.progress()
 	defer p.end()
-	note := func(what string) func(library.Progress) {
-		return func(l library.Progress) { p.update(what, l.Done, l.Total, l.Rate) }
-	}
-	if made.cells, err = lib.RepairCells(ctx, v, found.Bad); err != nil {
-		return found, made, err
-	}
-	if made.cells == len(found.Bad) && !found.FramesOK() {
-		if err := lib.RepairFrames(ctx, v, note("repair")); err != nil {
-			return found, made, err
-		}
-		if made.frames = len(found.BadFrames); found.FramesErr != nil {
-			made.frames = found.DataCells
-		}
-	}
-	again, err := lib.Get(v.Name(), v.Version())
-	if err != nil {
-		return found, made, err
-	}
-	defer func() { err = errors.Join(err, again.Close()) }()
-	res, err = again.Verify(ctx, note("verify"))
-	return res, made, err
+	return lib.Mend(ctx, v, found, func(l library.Progress) { p.update(l.Phase, l.Done, l.Total, l.Rate) })
 }
 
-func verifyJSON(v *library.Version, res library.Result, made repairs) map[string]any {
+func verifyJSON(v *library.Version, res library.Result, made library.Mended) map[string]any {
 	bad, frames := []string{}, res.BadFrames
 	for _, b := range res.Bad {
 		bad = append(bad, b.Error())
@@ -119,7 +99,7 @@ func verifyJSON(v *library.Version, res library.Result, made repairs) map[string
 	}
 	out := map[string]any{"name": v.Name(), "version": v.Version(), "ok": res.OK(),
 		"data_cells": res.DataCells, "zero_cells": res.ZeroCells, "bytes": res.Bytes, "bad": bad,
-		"frames_ok": res.FramesOK(), "frames": res.Frames, "bad_frame_cells": frames, "cells_repaired": made.cells, "frames_repaired": made.frames}
+		"frames_ok": res.FramesOK(), "frames": res.Frames, "bad_frame_cells": frames, "cells_repaired": made.Cells, "frames_repaired": made.Frames}
 	if res.FramesErr != nil {
 		out["frames_error"] = res.FramesErr.Error()
 	}

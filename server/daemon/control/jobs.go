@@ -45,6 +45,9 @@ func (e *Engine) PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, 
 	plan := api.JobPlan{Image: img.Name, Version: img.Version, Bytes: img.BytesShipped}
 	err = e.cfg.Store.View(ctx, func(tx store.Tx) error {
 		hosts, err := targets(tx, req)
+		if err == nil {
+			err = usable(tx, img.Image)
+		}
 		if err != nil {
 			return err
 		}
@@ -212,6 +215,9 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 	if err := checkCreate(req, img); err != nil {
 		return api.Job{}, err
 	}
+	if err := e.cfg.Store.View(ctx, func(tx store.Tx) error { return usable(tx, img.Image) }); err != nil {
+		return api.Job{}, err
+	}
 	if _, err := store.SaveSnapshot(ctx, e.cfg.Store, e.cfg.SnapshotDir, time.Now()); err != nil {
 		return api.Job{}, err
 	}
@@ -276,6 +282,9 @@ func (e *Engine) storeJob(ctx context.Context, req *api.JobCreate, img ImageInfo
 			}
 		}
 		hosts, err := targets(tx, req)
+		if err == nil {
+			err = usable(tx, img.Image) // in this transaction: a removal marks the version in one of its own
+		}
 		if err != nil {
 			return err
 		}

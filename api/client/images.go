@@ -1,0 +1,34 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"labswarm/api"
+)
+
+// ImageStates lists what the server knows of each image version.
+func (c *Client) ImageStates(ctx context.Context) (s []api.ImageState, err error) {
+	return s, c.call(ctx, http.MethodGet, api.RouteImageStates, nil, &s)
+}
+
+// ImageGarbage lists the versions that nobody needs, but for the newest keep of each name.
+func (c *Client) ImageGarbage(ctx context.Context, keep int) (g []api.ImageGarbage, err error) {
+	return g, c.call(ctx, http.MethodGet, api.RouteImageGarbage+"?keep="+strconv.Itoa(keep), nil, &g)
+}
+
+// RemoveImage removes one version.
+func (c *Client) RemoveImage(ctx context.Context, req api.ImageRemove) error {
+	return c.call(ctx, http.MethodPost, api.RouteImageRemove, req, nil)
+}
+
+// PinImage keeps a version from being removed, or ends that.
+func (c *Client) PinImage(ctx context.Context, req api.ImagePin) error {
+	return c.call(ctx, http.MethodPost, api.RouteImagePin, req, nil)
+}
+
+// CheckedImage tells the server what reading a version found.
+func (c *Client) CheckedImage(ctx context.Context, check api.ImageCheck) error {
+	return c.call(ctx, http.MethodPost, api.RouteImageChecked, check, nil)
+}
