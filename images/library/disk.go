@@ -12,12 +12,12 @@ import (
 )
 
 // openDisk opens what is to be imported as a raw disk: as it is, or unpacked or wrapped into a work file in dir.
-func openDisk(ctx context.Context, o ImportOptions, dir string) (*source, error) {
-	s, err := unpackDisk(ctx, o, dir)
+func (l *Library) openDisk(ctx context.Context, o ImportOptions, dir string) (*source, error) {
+	s, err := l.unpackDisk(ctx, o, dir)
 	if err != nil || !o.Wrap {
 		return s, err
 	}
-	wrapped, err := wrapDisk(ctx, s, o, dir)
+	wrapped, err := l.wrapDisk(ctx, s, o, dir)
 	if err2 := s.Close(); err2 != nil && err == nil {
 		return nil, errors.Join(fmt.Errorf("close %q: %w", o.File, err2), wrapped.Close())
 	}
@@ -25,7 +25,7 @@ func openDisk(ctx context.Context, o ImportOptions, dir string) (*source, error)
 }
 
 // wrapDisk copies a bare filesystem into a disk of its own.
-func wrapDisk(ctx context.Context, s *source, o ImportOptions, dir string) (*source, error) {
+func (l *Library) wrapDisk(ctx context.Context, s *source, o ImportOptions, dir string) (*source, error) {
 	um, err := fsmap.Used(s, s.size)
 	if um.FS == "" || um.FS == "unknown" {
 		return nil, errors.Join(&NotDiskError{o.File, "--wrap is for a single filesystem, and it begins with none that is known"}, err)
@@ -34,9 +34,9 @@ func wrapDisk(ctx context.Context, s *source, o ImportOptions, dir string) (*sou
 		return nil, &NotDiskError{o.File, fmt.Sprintf("it has a partition table with %d partitions already: import it without --wrap", len(t.Parts))}
 	}
 	rep := newReporter("wrap", s.size, o.Progress)
-	work, err := unpack.Wrap(ctx, s, s.size, um.FS, unpack.Options{Dir: dir, MaxSize: o.MaxSize, Room: func() error { return checkSpace(dir, 0) }, Progress: rep.add})
+	work, err := unpack.Wrap(ctx, s, s.size, um.FS, unpack.Options{Dir: dir, MaxSize: o.MaxSize, Room: func() error { return l.checkSpaceIn(dir, 0) }, Progress: rep.add})
 	if err != nil {
-		return nil, fmt.Errorf("import image %s: %w", o.Name, noSpace(err, dir, 0))
+		return nil, fmt.Errorf("import image %s: %w", o.Name, l.noSpaceIn(dir, err, 0))
 	}
 	changed, err := s.changed()
 	if changed {
@@ -49,7 +49,7 @@ func wrapDisk(ctx context.Context, s *source, o ImportOptions, dir string) (*sou
 }
 
 // unpackDisk opens a raw disk, or unpacks it.
-func unpackDisk(ctx context.Context, o ImportOptions, dir string) (*source, error) {
+func (l *Library) unpackDisk(ctx context.Context, o ImportOptions, dir string) (*source, error) {
 	from, err := unpack.Open(o.File)
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func unpackDisk(ctx context.Context, o ImportOptions, dir string) (*source, erro
 	}
 	rep := newReporter("unpack", from.Size(), o.Progress)
 	work, err := from.Unpack(ctx, unpack.Options{
-		Dir: dir, MaxSize: o.MaxSize, Warn: o.Warn, Room: func() error { return checkSpace(dir, 0) },
+		Dir: dir, MaxSize: o.MaxSize, Warn: o.Warn, Room: func() error { return l.checkSpaceIn(dir, 0) },
 		Progress: func(n int64) {
 			if n = min(n, rep.total-rep.done); n > 0 { // a program may read some bytes twice
 				rep.add(n)
@@ -70,7 +70,7 @@ func unpackDisk(ctx context.Context, o ImportOptions, dir string) (*source, erro
 		},
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("import image %s: %w", o.Name, noSpace(err, dir, 0)), from.Close())
+		return nil, errors.Join(fmt.Errorf("import image %s: %w", o.Name, l.noSpaceIn(dir, err, 0)), from.Close())
 	}
 	s, err := workSource(work, o.File)
 	if err != nil {

@@ -50,7 +50,7 @@ func (l *Library) Import(ctx context.Context, o ImportOptions) (v *Version, err 
 	if err := checkOptions(&o); err != nil {
 		return nil, err
 	}
-	s, err := openDisk(ctx, o, l.dir)
+	s, err := l.openDisk(ctx, o, l.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (l *Library) Import(ctx context.Context, o ImportOptions) (v *Version, err 
 	}
 	job := &importJob{lib: l, opt: o, src: s, plan: p}
 	defer func() { err = closeInto(err, job.base.close()) }()
-	if err := job.prepare(); err != nil {
+	if err := job.size(); err != nil {
 		return nil, err
 	}
 	version, err := job.run(ctx)
@@ -127,15 +127,7 @@ type importJob struct {
 	frames *frameWriter // nil = none are made, or they are finished
 }
 
-// prepare finds what has to be read, the version it is made on, and settles the cell size.
-func (j *importJob) prepare() error {
-	if err := j.size(); err != nil {
-		return err
-	}
-	return checkSpace(j.lib.dir, manifest.Sum(j.work))
-}
-
-// size finds what has to be read and settles the cell size.
+// size finds what has to be read, the version it is made on, and settles the cell size.
 func (j *importJob) size() error {
 	data, err := dataRanges(j.src.File, j.src.size)
 	if err != nil {

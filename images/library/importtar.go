@@ -27,7 +27,7 @@ const (
 // Errors a caller may want to tell apart: UnknownSignerError, those of manifest.VerifySig, NoSpaceError, UnchangedError,
 // ErrReadOnly, ctx.Err().
 func (l *Library) ImportExport(ctx context.Context, o ImportOptions, fingerprint string) (v *Version, err error) {
-	if err := l.checkOptions(&o); err != nil {
+	if err := checkOptions(&o); err != nil {
 		return nil, err
 	}
 	version, err := l.importExport(ctx, o, fingerprint)

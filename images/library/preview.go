@@ -53,7 +53,7 @@ func (l *Library) Preview(ctx context.Context, o ImportOptions) (pre *Preview, e
 	if os.Getenv("TMPDIR") != "" {
 		dir = os.TempDir()
 	}
-	s, err := openDisk(ctx, o, dir)
+	s, err := l.openDisk(ctx, o, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -63,13 +63,14 @@ func (l *Library) Preview(ctx context.Context, o ImportOptions) (pre *Preview, e
 		return nil, err
 	}
 	job := &importJob{lib: l, opt: o, src: s, plan: p}
+	defer func() { err = closeInto(err, job.base.close()) }()
 	if err := job.size(); err != nil {
 		return nil, err
 	}
 	t := p.table
 	pre = &Preview{DiskSize: t.Size, MinSize: t.MinSize(), Sector: t.Sector, Label: t.Label, Boot: p.boot, Parts: p.parts,
 		UsedBytes: manifest.Sum(p.used), Cell: job.cell, Warnings: append(append([]string{}, warnings...), p.warn...), Forced: append([]string{}, p.force...)}
-	if err := checkSpace(existing(l.dir), manifest.Sum(job.work)); err != nil {
+	if err := l.checkSpaceIn(existing(l.dir), manifest.Sum(job.work)); err != nil {
 		pre.Warnings = append(pre.Warnings, err.Error())
 	}
 	if err := job.sample(ctx, pre); err != nil {

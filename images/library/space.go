@@ -15,22 +15,27 @@ import (
 func (l *Library) KeepFree(bytes int64) { l.keep = max(0, bytes) }
 
 // checkSpace refuses what would leave the server's own file system too full to work.
-func (l *Library) checkSpace(need int64) error {
-	free, reserve, err := l.space()
+func (l *Library) checkSpace(need int64) error { return l.checkSpaceIn(l.dir, need) }
+
+// checkSpaceIn is checkSpace for another folder.
+func (l *Library) checkSpaceIn(dir string, need int64) error {
+	free, reserve, err := l.spaceIn(dir)
 	if err != nil {
 		return err
 	}
 	if free-reserve < need {
-		return &NoSpaceError{Dir: l.dir, Need: need, Free: free, Reserve: reserve}
+		return &NoSpaceError{Dir: dir, Need: need, Free: free, Reserve: reserve}
 	}
 	return nil
 }
 
 // space returns the free bytes and those to keep.
-func (l *Library) space() (free, reserve int64, err error) {
+func (l *Library) space() (free, reserve int64, err error) { return l.spaceIn(l.dir) }
+
+func (l *Library) spaceIn(dir string) (free, reserve int64, err error) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(l.dir, &st); err != nil {
-		return 0, 0, fmt.Errorf("find the free space of %q: %w", l.dir, err)
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, fmt.Errorf("find the free space of %q: %w", dir, err)
 	}
 	total := int64(st.Blocks) * st.Bsize
 	reserve = l.keep
@@ -44,15 +49,17 @@ func (l *Library) space() (free, reserve int64, err error) {
 func defaultKeep(total int64) int64 { return max(total/20, min(10*units.GiB, total/10)) }
 
 // noSpace turns a full file system in mid-write into the error that names both numbers.
-func (l *Library) noSpace(err error, need int64) error {
+func (l *Library) noSpace(err error, need int64) error { return l.noSpaceIn(l.dir, err, need) }
+
+func (l *Library) noSpaceIn(dir string, err error, need int64) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
-	free, reserve, err2 := l.space()
+	free, reserve, err2 := l.spaceIn(dir)
 	if err2 != nil {
 		return err
 	}
-	return &NoSpaceError{Dir: l.dir, Need: need, Free: free, Reserve: reserve}
+	return &NoSpaceError{Dir: dir, Need: need, Free: free, Reserve: reserve}
 }
 
 // room watches the free space while a long write goes on: others write to the same disk.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"labswarm/images/library"
+	"labswarm/images/manifest"
 	"labswarm/internal/units"
 	"labswarm/server/config"
 )
