@@ -18,6 +18,7 @@ import (
 
 // Whatever a disk comes in, the manifest says the same of it.
 func TestImportFormats(t *testing.T) {
+	t.Parallel()
 	k := fixture.New(t, testreq.Tool)
 	disk, cz := k.ClonezillaGPT()
 	mbr, czMBR := k.ClonezillaMBR()
@@ -76,13 +77,16 @@ func sameAs(t *testing.T, l *Library, name, file string, want *Version) {
 
 // What is wrong with the disk inside is said as for a raw disk, and nothing is left.
 func TestImportFormatsRefuses(t *testing.T) {
+	t.Parallel()
 	k := fixture.New(t, testreq.Tool)
 	l, dir := newLibrary(t)
 	zst := func(file string) string {
 		k.Run("zstd", "", "zstd", "-q", "-f", file)
 		return file + ".zst"
 	}
-	dirty := golden(t, k)
+	disk := golden(t, k)
+	same := func() string { return k.Slice(disk, 0, diskSize) }
+	dirty := same()
 	write(t, dirty, rootAt+1024+96, []byte{0x46}) // needs_recovery
 	for name, c := range map[string]struct {
 		file string
@@ -90,7 +94,7 @@ func TestImportFormatsRefuses(t *testing.T) {
 		text string
 	}{
 		"dirty":      {zst(dirty), as[*GuardError], "--force=dirty"},
-		"twice":      {zst(zst(golden(t, k))), as[*NotDiskError], "holds a file of format zstd"},
+		"twice":      {zst(zst(same())), as[*NotDiskError], "holds a file of format zstd"},
 		"filesystem": {zst(k.Ext(16*MiB, "", "-t", "ext4")), as[*NotDiskError], "single ext4 filesystem"},
 		"too long":   {zst(k.Sparse("zero", 3*MiB)), as[*unpack.TooBigError], "--max-size"},
 	} {
@@ -100,7 +104,7 @@ func TestImportFormatsRefuses(t *testing.T) {
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := l.Import(ctx, ImportOptions{Name: "lab", File: zst(golden(t, k)), Progress: func(p Progress) {
+	_, err := l.Import(ctx, ImportOptions{Name: "lab", File: zst(disk), Progress: func(p Progress) {
 		if p.Phase == "copy" {
 			cancel()
 		}
@@ -109,7 +113,7 @@ func TestImportFormatsRefuses(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	file := zst(golden(t, k))
+	file := zst(same())
 	_, err = l.Import(t.Context(), ImportOptions{Name: "lab", File: file, Progress: func(p Progress) {
 		if p.Phase == "sync" {
 			write(t, file, 100, []byte("x"))
@@ -180,6 +184,7 @@ func TestSpread(t *testing.T) {
 
 // A bare filesystem becomes the only partition of a disk, and the same one each time.
 func TestWrap(t *testing.T) {
+	t.Parallel()
 	k := fixture.New(t, testreq.Tool)
 	l, dir := newLibrary(t)
 	for fs, file := range map[string]string{
