@@ -104,6 +104,7 @@ func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session, 
 			}
 			s.report() // the planner decides within a second who is bad
 		},
+		Doubt:    s.corrupt,
 		OnSwitch: func(_, _ peer.Peer, _ string) { s.report() },
 	}
 	copy(cfg.PeerID[:], "-LS0100-") // BEP 20
@@ -133,6 +134,9 @@ func (s *session) fetchAndProve(ctx context.Context, b *bundle.Bundle, ses *writ
 	}
 	proof, err := s.prove(ctx, b, ses, node)
 	if err != nil {
+		return err
+	}
+	if err := s.trusted(ctx); err != nil {
 		return err
 	}
 	s.setState(api.StateFinalising, "")
