@@ -333,7 +333,7 @@ func (n *Node) accept(nc net.Conn, hs wire.Handshake) error {
 	ok := n.goLocked(func() {
 		err := n.greet(nc)
 		if err == nil {
-			err = n.runConn(nc, hs, nil)
+			err = n.runConn(nc, hs, nil, addr.String())
 		}
 		n.log.Debug("peer gone", "peer", addr.String(), "err", err)
 		if cerr := nc.Close(); cerr != nil && !errors.Is(cerr, net.ErrClosed) {

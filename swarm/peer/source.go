@@ -141,7 +141,7 @@ func (n *Node) connect(p Peer, s *sched.Source) error {
 	case hs.PeerID == n.cfg.PeerID:
 		return fmt.Errorf("%s is this host itself", p.name())
 	}
-	return n.runConn(nc, hs, s)
+	return n.runConn(nc, hs, s, p.name())
 }
 
 // shutQuiet closes a connection that may be closed already.

@@ -27,19 +27,20 @@ func (n *Node) check(f *fetch) {
 
 // wrong drops a piece whose hash does not match. Nothing of it has gone
 // anywhere; it is fetched again, from the server.
-func (n *Node) wrong(ctx context.Context, f *fetch) error {
+func (n *Node) wrong(ctx context.Context, f *fetch, why error) error {
 	n.mu.Lock()
 	n.hashFails++
 	n.queued--
 	n.frames.release(f.frame)
 	attempts := n.child.Wrong(f.Fetch, time.Now())
-	from := Peer(f.From.Peer)
+	from := Peer(f.From.Peer) // SetSources may change it
 	n.kick()
 	n.mu.Unlock()
+	n.log.Warn("wrong piece", "piece", f.Piece, "peer", from.name(), "err", why)
 	if n.cfg.OnAccuse != nil {
 		n.cfg.OnAccuse(f.Piece, from)
 	}
-	if attempts == 0 || attempts%maxServerCopies != 0 || !f.From.Server {
+	if attempts == 0 || attempts%maxServerCopies != 0 || !from.Server {
 		return nil
 	}
 	err := &CorruptError{Piece: f.Piece, Attempts: attempts}
@@ -68,8 +69,7 @@ func (n *Node) writeLoop(ctx context.Context) error {
 		case err = <-f.checked:
 		}
 		if err != nil {
-			n.log.Warn("wrong piece", "piece", f.Piece, "peer", f.From.Name(), "err", err)
-			if err := n.wrong(ctx, f); err != nil {
+			if err := n.wrong(ctx, f, err); err != nil {
 				if ctx.Err() != nil {
 					return nil
 				}
