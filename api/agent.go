@@ -118,7 +118,7 @@ type Progress struct {
 	InSwarm         bool   `json:"in_swarm"`                // serves and fetches cells now
 	AccusedHosts    []Accu `json:"accused_hosts,omitempty"` // bad cells received since the last report
 	WaitingForPeers bool   `json:"waiting_for_peers,omitempty"`
-	Brake           string `json:"brake,omitempty"` // what in this machine limits the rate now: link, disk, cpu; "" = nothing of its own
+	Brake           string `json:"brake,omitempty"`     // what in this machine limits the rate now: link, disk, cpu; "" = nothing of its own
 	SelfTest        string `json:"self_test,omitempty"` // of a suspect's memory: "running", or "passed: " and what was tested; a failed one is a Result
 }
 
