@@ -69,10 +69,7 @@ func (n *Node) writeLoop(ctx context.Context) error {
 		case err = <-f.checked:
 		}
 		if err != nil {
-			if err := n.wrong(ctx, f, err); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
+			if err := n.wrong(ctx, f, err); err != nil && ctx.Err() == nil {
 				n.fail(err)
 				return err
 			}
