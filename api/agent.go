@@ -132,7 +132,8 @@ type Progress struct {
 	InSwarm         bool   `json:"in_swarm"`                // serves and fetches cells now
 	AccusedHosts    []Accu `json:"accused_hosts,omitempty"` // bad cells received since the last report
 	WaitingForPeers bool   `json:"waiting_for_peers,omitempty"`
-	Brake           string `json:"brake,omitempty"` // what in this machine limits the rate now: link, disk, cpu; "" = nothing of its own
+	Brake           string `json:"brake,omitempty"`     // what in this machine limits the rate now: link, disk, cpu; "" = nothing of its own
+	SelfTest        string `json:"self_test,omitempty"` // of a suspect's memory: "running", or "passed: " and what was tested; a failed one is a Result
 }
 
 // Values of Progress.Brake.
@@ -164,6 +165,9 @@ type Assignment struct {
 	// UploadMbps caps what this host sends to all others together, Mb/s
 	// (1 000 000 bit/s of image bytes as they travel); 0 = no cap.
 	UploadMbps int `json:"upload_mbps,omitempty"`
+	// Suspect: this host accused or left several others who are well. It tests
+	// its own memory and fails if that is bad.
+	Suspect bool `json:"suspect,omitempty"`
 }
 
 // Commands of a ProgressReply. They are hints: nothing in them starts a write.

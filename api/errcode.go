@@ -15,7 +15,8 @@ const (
 	CodeDiskWrite    = "DW"
 	CodeDiskRead     = "DR"
 	CodeVerify       = "VF"
-	CodeMemory       = "RM"
+	CodeMemory       = "RM" // the memory failed its test
+	CodeCorrupt      = "CC" // cells come wrong from the server again and again, and the memory has not failed its test
 	CodeNoSource     = "SW"
 	CodeCrash        = "CR"
 	CodeHeld         = "HO"

@@ -18,6 +18,20 @@ type RelayImage struct {
 	RateBps  int64  `json:"rate_bps"`
 	Sent     int64  `json:"bytes_sent"`     // image bytes sent to hosts since the relay was started
 	Received int64  `json:"bytes_received"` // image bytes received since then
+
+	Scrub *RelayScrub `json:"scrub,omitempty"` // nil: never, or not yet
+}
+
+// RelayScrub says how a relay's disk holds what was copied: every cell is read
+// and hashed again from time to time.
+type RelayScrub struct {
+	Last    time.Time `json:"last,omitzero"`     // end of the last complete one, also of the reading back after copying
+	Next    time.Time `json:"next,omitzero"`     // zero while one runs
+	Damaged int       `json:"damaged"`           // cells it found damaged; each was fetched again
+	Frames  int       `json:"frames"`            // compressed cells it found damaged; they were made again
+	Running bool      `json:"running,omitempty"` // one runs now
+	Done    int       `json:"done,omitempty"`    // cells it has read
+	Paused  bool      `json:"paused,omitempty"`  // it waits, as hosts are served
 }
 
 // RelayReport is sent every Interval: POST /relay/v1/report.

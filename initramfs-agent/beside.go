@@ -76,6 +76,7 @@ func beside(args []string) error {
 			return err
 		}
 	}
+	cfg.SelfTest.Bytes = 64 << 20 // the memory is not this PC's alone
 	return deployBeside(cfg, *verbose)
 }
 

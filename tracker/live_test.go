@@ -35,6 +35,8 @@ type ram struct {
 	mu   sync.Mutex
 	data []byte
 	have [livePieces]bool
+
+	check func(i int, b []byte) // of what is written; may be nil
 }
 
 func (m *ram) at(i int) []byte { return m.data[i*livePieceLen : (i+1)*livePieceLen] }
@@ -53,6 +55,9 @@ func (m *ram) WritePiece(i int, buf []byte) error {
 	defer m.mu.Unlock()
 	copy(m.at(i), buf)
 	m.have[i] = true
+	if m.check != nil {
+		m.check(i, buf)
+	}
 	return nil
 }
 
@@ -72,6 +77,11 @@ type pc struct {
 	node  *peer.Node
 	stop  context.CancelFunc
 	ended sync.WaitGroup
+
+	mu      sync.Mutex
+	accused []string      // since the last report
+	kick    chan struct{} // report now
+	short   int           // pieces fewer than it has, in its reports
 }
 
 // boot starts the host's agent: node, subscription and reports.
@@ -83,6 +93,15 @@ func (p *pc) boot() {
 	}
 	cfg := l.config(p.disk, ln)
 	copy(cfg.PeerID[:], fmt.Sprintf("-LS0001-%012s", p.id))
+	cfg.OnAccuse = func(_ int, from peer.Peer) {
+		p.mu.Lock()
+		p.accused = append(p.accused, from.ID)
+		p.mu.Unlock()
+		select {
+		case p.kick <- struct{}{}:
+		default:
+		}
+	}
 	if p.node, err = peer.New(cfg); err != nil {
 		l.t.Fatal(err)
 	}
@@ -110,14 +129,19 @@ func (p *pc) boot() {
 func (p *pc) reports(ctx context.Context, addr netip.AddrPort) {
 	for ctx.Err() == nil {
 		s := p.node.Stats()
+		p.mu.Lock()
+		accused := p.accused
+		p.accused = nil
+		p.mu.Unlock()
 		if err := p.l.tr.Update(p.l.ih, tracker.HostReport{
-			HostID: p.id, Addr: addr, Room: "live", Have: s.Have, Front: s.Front, Done: s.Have == s.Pieces,
-			RateBps: s.RateBps, Parent: s.Parent, ParentSlow: len(s.Rejected) > 0,
+			HostID: p.id, Addr: addr, Room: "live", Have: s.Have - p.short, Front: s.Front - p.short, Done: s.Have-p.short == s.Pieces,
+			RateBps: s.RateBps, Parent: s.Parent, ParentSlow: len(s.Rejected) > 0, Accused: accused,
 		}); err != nil {
 			p.l.t.Errorf("report of %s: %v", p.id, err)
 		}
 		select {
 		case <-ctx.Done():
+		case <-p.kick:
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -150,7 +174,7 @@ func (l *lab) config(disk *ram, ln net.Listener) peer.Config {
 }
 
 func (l *lab) pc(i int) *pc {
-	return &pc{l: l, id: fmt.Sprintf("h%02d", i), disk: &ram{data: make([]byte, livePieces*livePieceLen)}}
+	return &pc{l: l, id: fmt.Sprintf("h%02d", i), disk: &ram{data: make([]byte, livePieces*livePieceLen)}, kick: make(chan struct{}, 1)}
 }
 
 // have is the number of pieces on the host's disk.
@@ -173,9 +197,12 @@ func (l *lab) until(what string, cond func() bool) {
 	}
 }
 
-func TestRoomWithDeathsAndLateJoiners(t *testing.T) {
-	l := &lab{t: t, ih: [20]byte{7}}
-	src := &ram{data: make([]byte, livePieces*livePieceLen)}
+// startLab runs a tracker and a seed that sends bps bytes a second, until the test
+// ends; src is the content.
+func startLab(t *testing.T, bps int) (l *lab, src *ram, seed *peer.Node) {
+	t.Helper()
+	l = &lab{t: t, ih: [20]byte{7}}
+	src = &ram{data: make([]byte, livePieces*livePieceLen)}
 	r := rand.New(rand.NewPCG(3, 4))
 	for i := range livePieces {
 		for j := range 64 {
@@ -189,9 +216,8 @@ func TestRoomWithDeathsAndLateJoiners(t *testing.T) {
 	}
 	cfg := l.config(src, ln)
 	cfg.Seed, cfg.PeerID = true, [20]byte{1}
-	cfg.Limiter = rate.NewLimiter(6<<20, wire.MaxBlock) // about 2 s a copy, so that deaths come in the middle
-	seed, err := peer.New(cfg)
-	if err != nil {
+	cfg.Limiter = rate.NewLimiter(rate.Limit(bps), wire.MaxBlock)
+	if seed, err = peer.New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	l.tr = tracker.New(nil)
@@ -201,8 +227,7 @@ func TestRoomWithDeathsAndLateJoiners(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
+	t.Cleanup(func() { cancel(); wg.Wait() })
 	for _, run := range []func(context.Context) error{seed.Run, l.tr.Run} {
 		wg.Go(func() {
 			if err := run(ctx); err != nil {
@@ -210,7 +235,11 @@ func TestRoomWithDeathsAndLateJoiners(t *testing.T) {
 			}
 		})
 	}
+	return l, src, seed
+}
 
+func TestRoomWithDeathsAndLateJoiners(t *testing.T) {
+	l, src, seed := startLab(t, 6<<20) // about 2 s a copy, so that deaths come in the middle
 	var pcs []*pc
 	for i := range 8 {
 		pcs = append(pcs, l.pc(i))

@@ -119,7 +119,7 @@ func (s *swarm) replan() {
 	gone := s.current
 	s.current = make(map[string]api.Assignment, len(s.prev))
 	for _, p := range s.prev {
-		a := api.Assignment{Parent: refs[p.Parent], Release: p.Release, UploadMbps: p.UploadMbps}
+		a := api.Assignment{Parent: refs[p.Parent], Release: p.Release, UploadMbps: p.UploadMbps, Suspect: p.Cause == plan.CauseSuspect}
 		for _, f := range p.Fallbacks {
 			a.Fallbacks = append(a.Fallbacks, refs[f])
 		}
@@ -178,7 +178,7 @@ func (s *swarm) nameLeaves() {
 
 // same compares two assignments of equal Rev.
 func same(a, b api.Assignment) bool {
-	return a.Parent == b.Parent && a.Release == b.Release && a.UploadMbps == b.UploadMbps && slices.Equal(a.Fallbacks, b.Fallbacks)
+	return a.Parent == b.Parent && a.Release == b.Release && a.UploadMbps == b.UploadMbps && a.Suspect == b.Suspect && slices.Equal(a.Fallbacks, b.Fallbacks)
 }
 
 // put replaces what the reader has not taken. Only the lock's holder sends, so

@@ -85,6 +85,31 @@ func TestDeathIsNoticed(t *testing.T) {
 	})
 }
 
+// TestSuspectIsTold: a host that accuses two others hears that it is the suspect,
+// at once, so that it tests its memory; those it accuses hear nothing of the kind.
+func TestSuspectIsTold(t *testing.T) {
+	with(t, func(tr *Tracker) {
+		for i := 1; i <= 3; i++ {
+			update(t, tr, host(i, 0, ""))
+		}
+		ch, cancel := tr.Subscribe(ih, "h3")
+		defer cancel()
+		r := host(3, 5, "h2")
+		for i, accused := range []string{"h1", "h2"} {
+			r.Accused = []string{accused}
+			update(t, tr, r)
+			for _, id := range []string{"h1", "h2", "h3"} {
+				if a, _ := tr.Assignment(ih, id); a.Suspect != (i == 1 && id == "h3") {
+					t.Errorf("after %d accusations by h3: %s is told suspect = %v", i+1, id, a.Suspect)
+				}
+			}
+		}
+		if a := <-ch; !a.Suspect || !a.Parent.Server {
+			t.Errorf("what h3 hears: %+v; want that it is the suspect and fetches from the server", a)
+		}
+	})
+}
+
 // TestStrayedHost: a host that keeps away from its planned parent makes a leaf
 // of it, but not on the strength of a report that was under way.
 func TestStrayedHost(t *testing.T) {

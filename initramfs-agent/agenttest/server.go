@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha1" //nolint:gosec // BEP 3
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -42,6 +43,7 @@ type Server struct {
 	Commence func(n int, c *order.Commence) *api.Problem // changes or refuses the n-th commence
 	Progress func(api.Progress) api.ProgressReply        // nil: the seed as parent, release when done
 	Read     func(piece int)                             // before the seed reads a piece
+	Lie      func(piece int) bool                        // the seed sends one byte of it wrong, always
 	Silent   bool                                        // answers nothing but 503
 
 	t     testing.TB
@@ -106,8 +108,25 @@ func (m memory) ReadPiece(piece int, buf []byte) error {
 	if m.s.Read != nil {
 		m.s.Read(piece)
 	}
-	copy(buf, m.s.Image.Piece(piece))
+	copy(buf, m.s.sent(piece))
 	return nil
+}
+
+// sent is a piece as the seed sends it.
+func (s *Server) sent(piece int) []byte {
+	b := s.Image.Piece(piece)
+	if s.Lie != nil && s.Lie(piece) {
+		b[0] ^= 0x40
+	}
+	return b
+}
+
+// hash is what the seed believes a piece to be: it does not notice its own lies.
+func (s *Server) hash(piece int) [20]byte {
+	if s.Lie != nil && s.Lie(piece) {
+		return sha1.Sum(s.sent(piece)) //nolint:gosec // BEP 3
+	}
+	return s.Image.Bundle.PieceHash(piece)
 }
 
 func (s *Server) startSeed() {
@@ -125,7 +144,7 @@ func (s *Server) startSeed() {
 		s.t.Fatal(err)
 	}
 	s.seed = l.Addr().String()
-	cfg := peer.Config{InfoHash: b.Torrent.InfoHash, Pieces: b.Manifest.Pieces(), PieceLen: b.Manifest.Cell, Hash: b.PieceHash,
+	cfg := peer.Config{InfoHash: b.Torrent.InfoHash, Pieces: b.Manifest.Pieces(), PieceLen: b.Manifest.Cell, Hash: s.hash,
 		Storage: memory{s}, Listener: l, Seed: true, CacheBytes: 1 << 20, Pass: func() (*peercert.Pass, error) { return pass, nil }}
 	copy(cfg.PeerID[:], "-LS0100-seedseedseed")
 	n, err := peer.New(cfg)

@@ -137,6 +137,9 @@ func activeChoice(text string) string {
 // RAMBytes is the memory of the machine.
 func RAMBytes() int64 { return memField("/proc/meminfo", "MemTotal:") }
 
+// AvailableBytes is what programs can still take of it without hurting others.
+func AvailableBytes() int64 { return memField("/proc/meminfo", "MemAvailable:") }
+
 // RSSBytes is the resident memory of this process.
 func RSSBytes() int64 { return memField("/proc/self/status", "VmRSS:") }
 

@@ -24,6 +24,7 @@ import (
 	"labswarm/initramfs-agent/identity"
 	"labswarm/initramfs-agent/report"
 	"labswarm/initramfs-agent/screen"
+	"labswarm/initramfs-agent/selftest"
 	"labswarm/internal/version"
 )
 
@@ -52,6 +53,8 @@ type Config struct {
 
 	OrderWait time.Duration // 0 = 60 s
 	SeedWait  time.Duration // 0 = 10 min
+
+	SelfTest selftest.Options // of a suspect; zero: as the machine's memory allows
 }
 
 // Outcome says how the machine goes on.
@@ -112,6 +115,7 @@ func (s *session) run(ctx context.Context) (err error) {
 	}
 	s.goSafe(func() error { return s.progressLoop(ctx) })
 	s.goSafe(func() error { return s.eventLoop(ctx) })
+	s.goSafe(func() error { return s.doubtLoop(ctx) })
 	o, v, b, d, err := s.accept(ctx)
 	if err == nil {
 		err = s.deploy(ctx, o, v, b, d)

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,6 +129,12 @@ func TestRefusals(t *testing.T) {
 		{"disk too small", []string{"one"}, 2 << 20, func(*agenttest.Server, *Config) {}, api.CodeDiskTooSmall},
 		{"order names another manifest", []string{"one"}, 64 << 20, func(s *agenttest.Server, _ *Config) {
 			s.Order = func(o *order.Order) { o.Image.ManifestDigest = strings.Repeat("0", 64) }
+		}, api.CodeBadImage},
+		{"torrent of another image", []string{"one"}, 64 << 20, func(s *agenttest.Server, _ *Config) {
+			mixed := *s.Image // manifest and signature are right
+			mixed.Files = maps.Clone(mixed.Files)
+			mixed.Files["image.torrent"] = agenttest.New(t, agenttest.Options{Seed: 1}).Files["image.torrent"]
+			s.Image = &mixed
 		}, api.CodeBadImage},
 		{"order names another image", []string{"one"}, 64 << 20, func(s *agenttest.Server, _ *Config) { s.Order = func(o *order.Order) { o.Image.Name = "other" } }, api.CodeBadImage},
 		{"order without a certificate", []string{"one"}, 64 << 20, func(s *agenttest.Server, _ *Config) {

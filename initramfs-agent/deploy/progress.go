@@ -107,7 +107,7 @@ func (s *session) goodbye(ctx context.Context, m *gauges) {
 // progress collects the figures, all of them measured.
 func (s *session) progress(m *gauges) api.Progress {
 	s.mu.Lock()
-	p := api.Progress{State: s.state, Detail: s.why, CellsTotal: s.pieces, PhaseDone: s.done, PhaseTotal: s.total, AccusedHosts: s.accused}
+	p := api.Progress{State: s.state, Detail: s.why, CellsTotal: s.pieces, PhaseDone: s.done, PhaseTotal: s.total, AccusedHosts: s.accused, SelfTest: s.tested}
 	node, plan, written, commence, pool, link := s.node, s.plan, s.written, s.commence, s.pool, s.link
 	s.mu.Unlock()
 	p.AgentRSSBytes, p.UptimeMs = bootenv.RSSBytes(), bootenv.Uptime().Milliseconds()
@@ -178,6 +178,7 @@ func (s *session) assign(a api.Assignment) {
 		return
 	}
 	s.planned, s.rev, s.assigned = true, a.Rev, a
+	s.doubt(a.Suspect)
 	if s.node != nil {
 		s.node.SetSources(sources(a))
 		s.node.SetUploadLimit(uploadLimit(a))

@@ -34,6 +34,9 @@ type session struct {
 	powerOff bool           // set before the writing starts, read after run has ended
 	pass     *peercert.Pass // set before the swarm node is made
 
+	testing sync.Mutex // held during a test of the memory
+	cleared bool       // the memory passed, or it is too late to ask; under testing
+
 	mu        sync.Mutex
 	handed    bool // the listener belongs to the swarm node
 	state     api.State
@@ -60,11 +63,14 @@ type session struct {
 	released  chan struct{} // closed by the first assignment with Release
 	isRelease bool
 	job       uint64
-	frames    string // what the server says about compressed cells: on, off, or "" = decide by link and disk
+	suspect   bool          // the planner's word: test the memory
+	doubted   chan struct{} // suspect has become true
+	tested    string        // for reports: how the test went
+	frames    string        // what the server says about compressed cells: on, off, or "" = decide by link and disk
 }
 
 func newSession(cfg Config, c *contact.Client, ln net.Listener) *session {
-	return &session{cfg: cfg, c: c, ln: ln, kick: make(chan struct{}, 1), released: make(chan struct{})}
+	return &session{cfg: cfg, c: c, ln: ln, kick: make(chan struct{}, 1), released: make(chan struct{}), doubted: make(chan struct{}, 1)}
 }
 
 // goSafe runs f beside the session; a panic in it ends the session.

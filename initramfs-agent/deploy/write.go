@@ -107,6 +107,7 @@ func (s *session) newNode(o order.Order, b *bundle.Bundle, ses *writer.Session, 
 			}
 			s.report() // the planner decides within a second who is bad
 		},
+		Doubt:    s.corrupt,
 		OnSwitch: func(_, _ peer.Peer, _ string) { s.report() },
 	}
 	copy(cfg.PeerID[:], "-LS0100-") // BEP 20
@@ -141,6 +142,9 @@ func (s *session) fetchAndProve(ctx context.Context, o order.Order, b *bundle.Bu
 	s.mu.Lock()
 	s.proof = proof
 	s.mu.Unlock()
+	if err := s.trusted(ctx); err != nil {
+		return err
+	}
 	s.setState(api.StateFinalising, "")
 	if err := s.finalise(ctx, o, b, w, ses); err != nil {
 		return err

@@ -52,7 +52,7 @@ func Code(err error) (code, text string) {
 	case errors.As(err, &o):
 		return orderCode(o.Rule), clip(o.Error())
 	case errors.As(err, &c):
-		return api.CodeMemory, clip(c.Error())
+		return api.CodeCorrupt, clip(c.Error() + "; its memory has not failed the test, which proves little: test it for a night, then look at the network card")
 	case contact.WrongKey(err):
 		return api.CodeServerKey, clip(err.Error())
 	}

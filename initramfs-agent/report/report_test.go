@@ -32,7 +32,7 @@ func TestCode(t *testing.T) {
 		{&order.RefusedError{Rule: order.TooSmall}, api.CodeDiskTooSmall, ""},
 		{&order.RefusedError{Rule: order.WrongImage}, api.CodeBadImage, ""},
 		{&order.RefusedError{Rule: order.Expired}, api.CodeBadOrder, ""},
-		{&peer.CorruptError{Piece: 1, Attempts: 3}, api.CodeMemory, "memory"},
+		{&peer.CorruptError{Piece: 1, Attempts: 3}, api.CodeCorrupt, "memory"},
 		{errors.New("anything else"), api.CodeCrash, "anything else"},
 		{errors.New(strings.Repeat("x", 100_000)), api.CodeCrash, ""},
 	} {

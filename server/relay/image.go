@@ -36,9 +36,10 @@ type image struct {
 	have     int // while there is no node
 	served   bool
 	sources  peer.Assignment
-	pass     *peercert.Pass // nil: not a member of the swarm yet
-	issued   api.RelayPass  // what pass was made of
-	sent     int64          // by nodes that have ended
+	pass     *peercert.Pass  // nil: not a member of the swarm yet
+	issued   api.RelayPass   // what pass was made of
+	sent     int64           // by nodes that have ended
+	scrubNow *api.RelayScrub // the verification that runs, nil = none
 	received int64
 }
 
@@ -96,7 +97,12 @@ func (im *image) work() error {
 			continue
 		case err == nil:
 			if d := v.Digest(); hex.EncodeToString(d[:]) == im.want.Digest {
-				return im.serve(v)
+				if err = im.serve(v); !errors.Is(err, errRebuild) {
+					return err
+				}
+				im.r.cfg.Log.Warn("compressed cells are damaged: all of them are made again", "image", im.id())
+				err = nil
+				break
 			}
 			err = v.Close() // the same number and another content: the server was set up anew
 		default:
@@ -161,6 +167,7 @@ func (im *image) fetch(lib *library.Library) (err error) {
 			return err
 		}
 		if len(bad) == 0 {
+			im.readBack()
 			im.r.cfg.Log.Info("image is complete and read back", "image", im.id())
 			return nil
 		}
@@ -194,10 +201,18 @@ func (im *image) serve(v *library.Version) (err error) {
 		im.setServed(true)
 		defer im.setServed(false)
 		im.say("serves")
+		verified := make(chan error, 1)
+		var wg sync.WaitGroup
+		wg.Go(func() { verified <- im.scrub(ctx, v, st) })
+		defer wg.Wait()
 		for {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
+			case err := <-verified:
+				if err != nil {
+					return err
+				}
 			case piece := <-st.rotten:
 				im.r.cfg.Log.Error("cell is damaged on this disk: not served, fetched again", "image", im.id(), "piece", piece)
 				// The node marks a piece that could not be read right after the
@@ -258,6 +273,16 @@ func (im *image) forgetNode(n *peer.Node) {
 	im.node, im.have = nil, s.Have
 	im.sent += s.BytesUploaded
 	im.received += s.BytesFromPeers + s.BytesFromServer
+}
+
+// uploaded is how many image bytes were sent to hosts.
+func (im *image) uploaded() int64 {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if im.node == nil {
+		return im.sent
+	}
+	return im.sent + im.node.Stats().BytesUploaded
 }
 
 // update takes the server's word on whom to fetch from and by which
@@ -333,10 +358,11 @@ func (im *image) progress(p library.Progress) {
 
 // view is the image in a report.
 func (im *image) view() api.RelayImage {
+	scrub := im.scrubView()
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	v := api.RelayImage{Name: im.want.Name, Version: im.want.Version, InfoHash: im.want.InfoHash, Pieces: im.pieces, Have: im.have,
-		Serving: im.served, State: im.state, Sent: im.sent, Received: im.received}
+		Serving: im.served, State: im.state, Sent: im.sent, Received: im.received, Scrub: scrub}
 	if im.node != nil {
 		s := im.node.Stats()
 		v.Have, v.RateBps = s.Have, s.RateBps

@@ -1,7 +1,7 @@
 // Package relay is `labswarm seed`: a second source on any Linux machine. It
 // copies chosen images from a server, reads each copy back against the signed
 // manifest, and serves it as a parent in the server's plan. A cell that rots on
-// its disk is not sent but fetched again.
+// its disk is not sent but fetched again; all of them are looked at every week.
 //
 // It decides neither what is newest nor who fetches from whom: the server says
 // so in its answers to the relay's reports. Called by cmd/labswarm.
@@ -51,6 +51,7 @@ type Config struct {
 	Room     string         // the room it stands in, "" = none
 	LinkMbps int            // what its link carries, Mb/s; 0 = not known
 	RateBps  int64          // bytes per second to all peers together, 0 = no cap
+	Scrub    time.Duration  // how often every cell on the disk is read and hashed again; 0 = never
 	Listen   netip.AddrPort // for peers; an unspecified address = all
 	Log      *slog.Logger
 }
@@ -76,6 +77,7 @@ type relay struct {
 	port     int
 	instance string
 	limiter  *rate.Limiter
+	scrubs   *scrubs
 	kick     chan struct{} // report now
 	wg       sync.WaitGroup
 
@@ -102,6 +104,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer unlock()
 	r := &relay{cfg: cfg, kick: make(chan struct{}, 1), images: map[string]*image{}, cramped: map[string]bool{}}
+	r.scrubs = newScrubs(&cfg)
 	if r.instance, err = instance(cfg.StateDir); err != nil {
 		return err
 	}
@@ -142,8 +145,8 @@ func (c *Config) check() error {
 	for _, name := range c.Images {
 		errs = append(errs, manifest.CheckName(name))
 	}
-	if c.LinkMbps < 0 || c.RateBps < 0 || !c.Listen.IsValid() {
-		errs = append(errs, errors.New("link, rate or listening address is out of range"))
+	if c.LinkMbps < 0 || c.RateBps < 0 || c.Scrub < 0 || !c.Listen.IsValid() {
+		errs = append(errs, errors.New("link, rate, scrub interval or listening address is out of range"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("set up relay: %w", err)

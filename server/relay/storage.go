@@ -1,9 +1,12 @@
 package relay
 
 import (
+	"context"
 	"crypto/sha1" //nolint:gosec // BEP 3 piece hashes are SHA-1
 	"errors"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"labswarm/images/library"
 )
@@ -13,6 +16,8 @@ import (
 type copied struct {
 	*library.Version
 	rotten chan int // pieces to fetch again
+
+	badFrames atomic.Int32 // compressed cells found damaged; they count as missing
 
 	mu  sync.Mutex
 	bad map[int]bool
@@ -50,6 +55,22 @@ func (c *copied) report(piece int) {
 	}
 }
 
+// tell is report that waits until there is room.
+func (c *copied) tell(ctx context.Context, piece int) error {
+	for {
+		c.report(piece)
+		c.mu.Lock()
+		told := c.bad[piece]
+		c.mu.Unlock()
+		if told {
+			return nil
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
 // WritePiece implements peer.Storage: it repairs the copy in place.
 func (c *copied) WritePiece(piece int, buf []byte) error {
 	if err := c.Repair(piece, buf); err != nil {
@@ -65,5 +86,8 @@ func (c *copied) WritePiece(piece int, buf []byte) error {
 // missing: the piece travels plain.
 func (c *copied) Frame(piece int, buf []byte) ([]byte, bool) {
 	b, ok, err := c.Version.Frame(piece, buf)
+	if err != nil {
+		c.badFrames.Add(1) // the version says so once
+	}
 	return b, ok && err == nil
 }

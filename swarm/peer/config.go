@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -113,6 +114,11 @@ type Config struct {
 	// OnAccuse is called when a source sent a piece with a wrong hash. Nothing
 	// of it reached the storage; the piece is fetched again from the server.
 	OnAccuse func(piece int, from Peer)
+	// Doubt is asked before the node ends with a *CorruptError, and its error ends
+	// the node in place of that. nil: this host can be trusted after all, fetch
+	// again; a node believes that twice. It may take its time: nothing is written
+	// meanwhile. May be nil.
+	Doubt func(context.Context, *CorruptError) error
 	// OnSwitch is called when the node leaves a source by itself.
 	OnSwitch func(from, to Peer, reason string)
 }
@@ -226,5 +232,5 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("piece %d has a wrong hash after %d transfers from the server: test this computer's memory and network card", e.Piece, e.Attempts)
+	return fmt.Sprintf("piece %d has a wrong hash after %d transfers from the server: this computer's memory, processor or network card is faulty", e.Piece, e.Attempts)
 }

@@ -69,20 +69,17 @@ type upload struct {
 }
 
 // runConn works on a connection after both handshakes until it ends, and says
-// why it ended.
-func (n *Node) runConn(nc net.Conn, hs wire.Handshake, src *sched.Source) error {
+// why it ended. name is for people.
+func (n *Node) runConn(nc net.Conn, hs wire.Handshake, src *sched.Source, name string) error {
 	if err := tune(nc); err != nil {
 		return err
 	}
 	c := &conn{
-		n: n, nc: nc, r: wire.NewReader(nc, n.cfg.Pieces), src: src, name: remoteAddr(nc).String(),
+		n: n, nc: nc, r: wire.NewReader(nc, n.cfg.Pieces), src: src, name: name,
 		fast: hs.Bits.SupportsFast(), since: time.Now(),
 		more: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	c.link = sched.NewLink(src, c, n.cfg.Pieces, wire.PlainBlock, plainQueue)
-	if src != nil {
-		c.name = src.Name()
-	}
 	if err := n.attach(c, hs.Bits.SupportsExtended()); err != nil {
 		return err
 	}

@@ -190,3 +190,70 @@ func TestSlowLorisMessages(t *testing.T) {
 		})
 	}
 }
+
+// TestHostileMessages: a parent that says what cannot be is hung up on, at once or
+// when it is found to send nothing that was asked for, though there is nobody else
+// to fetch from; then the host gets everything from the
+// next source, and nothing that the first one said is left in its memory.
+func TestHostileMessages(t *testing.T) {
+	t.Parallel()
+	const pieces = 12
+	tr := softTorrent(t, pieces)
+	good := encode(t, tr)
+	head := func(b []byte, payload int) func(*bytesBuffer) {
+		return func(w *bytesBuffer) { w.Write(b); w.Write(make([]byte, payload)) }
+	}
+	for name, say := range map[string]func(*bytesBuffer){
+		"a message of 2 GiB":            head([]byte{0x7f, 0xff, 0xff, 0xff, 7}, 100),
+		"a message of 4 GiB":            head([]byte{0xff, 0xff, 0xff, 0xff, 7}, 100),
+		"a block larger than any":       head(wire.AppendPieceHeader(nil, 1, 0, 2*wire.MaxBlock), 2*wire.MaxBlock),
+		"a block of a piece not there":  head(wire.AppendPieceHeader(nil, pieces, 0, 16<<10), 16<<10),
+		"a block of piece 2^32-1":       head([]byte{0, 0, 0x40, 9, 7, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0}, 16<<10),
+		"a block beyond the end":        head(wire.AppendPieceHeader(nil, 1, testPiece, 16<<10), 16<<10),
+		"a block at 2^32-1":             head([]byte{0, 0, 0x40, 9, 7, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff}, 16<<10),
+		"a frame of a gigabyte":         head(wire.AppendFrameHeader(nil, wire.OwnExtensionID, 1, 0, 1<<30, 16<<10), 16<<10),
+		"a frame of a piece not there":  head(wire.AppendFrameHeader(nil, wire.OwnExtensionID, pieces, 0, 20_000, 16<<10), 16<<10),
+		"a frame's block past its end":  head(wire.AppendFrameHeader(nil, wire.OwnExtensionID, 1, 20_000, 20_000, 16<<10), 16<<10),
+		"have of a piece not there":     func(b *bytesBuffer) { wire.PutHave(b, pieces) },
+		"a bitfield of another torrent": func(b *bytesBuffer) { wire.PutBitfield(b, make([]bool, 999)) },
+		"an extension hello of 1 MiB":   head([]byte{0, 0x10, 0, 2, 20, 0}, 1<<20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hung := make(chan struct{})
+			var once sync.Once
+			odd := listenAs(t, tr, framedHello, func(p *plainPeer) {
+				p.say(func(b *bytesBuffer) { wire.PutState(b, pp.HaveAll); wire.PutState(b, unchoke) })
+				for m, ok := p.next(pieces); ok && m.Type != request; m, ok = p.next(pieces) {
+				}
+				p.say(say)
+				_, err := io.Copy(io.Discard, p.nc) // until it hangs up; nc has a deadline
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					return
+				}
+				once.Do(func() { close(hung) })
+			})
+			h := start(t, "h", tr, newStore(t, tr, []int{}), nil)
+			h.SetSources(Assignment{Parent: odd})
+			select {
+			case <-hung:
+			case <-h.ended:
+				t.Fatalf("the host has ended: %v", h.err)
+			case <-time.After(deadline):
+				t.Fatal("the connection is still open")
+			}
+			if s := h.Stats(); s.Have != 0 || s.HashFailures != 0 {
+				t.Errorf("%+v; want nothing taken from it", s)
+			}
+			seed := framedSeed(t, tr, good)
+			h.SetSources(Assignment{Parent: seed.ref()})
+			h.wait()
+			h.store.check()
+			until(t, "its buffers are free", func() bool {
+				h.pool.mu.Lock()
+				defer h.pool.mu.Unlock()
+				return h.pool.fetching == 0
+			})
+		})
+	}
+}

@@ -38,6 +38,8 @@ type Node struct {
 	vouched  *vouched      // has its own lock
 	checkers []*checker    // of the pieces in hashq
 
+	doubts int // times Config.Doubt was asked; of writeLoop
+
 	limiter atomic.Pointer[rate.Limiter] // nil: no cap
 
 	mu        sync.Mutex
@@ -98,7 +100,7 @@ func New(cfg Config) (*Node, error) {
 
 // Run fetches, writes and serves until ctx ends, then closes everything it
 // opened and returns nil. It returns earlier only with a *StorageError or a
-// *CorruptError, or when the listener breaks. A Node runs once.
+// *CorruptError (or what Config.Doubt made of it), or when the listener breaks. A Node runs once.
 func (n *Node) Run(ctx context.Context) error {
 	if err := n.begin(ctx); err != nil {
 		return err
@@ -331,7 +333,7 @@ func (n *Node) accept(nc net.Conn, hs wire.Handshake) error {
 	ok := n.goLocked(func() {
 		err := n.greet(nc)
 		if err == nil {
-			err = n.runConn(nc, hs, nil)
+			err = n.runConn(nc, hs, nil, addr.String())
 		}
 		n.log.Debug("peer gone", "peer", addr.String(), "err", err)
 		if cerr := nc.Close(); cerr != nil && !errors.Is(cerr, net.ErrClosed) {

@@ -119,14 +119,15 @@ func (n *Node) connect(p Peer, s *sched.Source) error {
 	ctx, cancel := context.WithTimeout(n.ctx, sched.DialTime)
 	defer cancel()
 	var d net.Dialer
-	nc, err := d.DialContext(ctx, "tcp", p.Addr.String())
+	raw, err := d.DialContext(ctx, "tcp", p.Addr.String())
 	if err != nil {
 		return fmt.Errorf("connect to %s: %w", p.name(), err)
 	}
-	stop := context.AfterFunc(n.ctx, func() { shutQuiet(nc) }) // also during the handshake
+	stop := context.AfterFunc(n.ctx, func() { shutQuiet(raw) }) // also during the handshake
 	defer stop()
-	defer shutQuiet(nc)
-	if nc, err = n.secure(nc, p); err != nil {
+	defer shutQuiet(raw)
+	nc, err := n.secure(raw, p)
+	if err != nil {
 		return err
 	}
 	if err := n.greet(nc); err != nil {
@@ -144,7 +145,7 @@ func (n *Node) connect(p Peer, s *sched.Source) error {
 	case hs.PeerID == n.cfg.PeerID:
 		return fmt.Errorf("%s is this host itself", p.name())
 	}
-	return n.runConn(nc, hs, s)
+	return n.runConn(nc, hs, s, p.name())
 }
 
 // shutQuiet closes a connection that may be closed already.

@@ -10,7 +10,10 @@ import (
 	"labswarm/swarm/wire"
 )
 
-const maxServerCopies = 4 // wrong copies of one piece from the server before this host is the suspect
+const (
+	maxServerCopies = 4 // wrong copies of one piece from the server before this host is the suspect
+	maxDoubts       = 2 // times it may clear itself of that
+)
 
 var errHash = errors.New("wrong SHA-1")
 
@@ -24,22 +27,28 @@ func (n *Node) check(f *fetch) {
 
 // wrong drops a piece whose hash does not match. Nothing of it has gone
 // anywhere; it is fetched again, from the server.
-func (n *Node) wrong(f *fetch) error {
+func (n *Node) wrong(ctx context.Context, f *fetch, why error) error {
 	n.mu.Lock()
 	n.hashFails++
 	n.queued--
 	n.frames.release(f.frame)
 	attempts := n.child.Wrong(f.Fetch, time.Now())
-	from := Peer(f.From.Peer)
+	from := Peer(f.From.Peer) // SetSources may change it
 	n.kick()
 	n.mu.Unlock()
+	n.log.Warn("wrong piece", "piece", f.Piece, "peer", from.name(), "err", why)
 	if n.cfg.OnAccuse != nil {
 		n.cfg.OnAccuse(f.Piece, from)
 	}
-	if attempts >= maxServerCopies {
-		return &CorruptError{Piece: f.Piece, Attempts: attempts}
+	if attempts == 0 || attempts%maxServerCopies != 0 || !from.Server {
+		return nil
 	}
-	return nil
+	err := &CorruptError{Piece: f.Piece, Attempts: attempts}
+	if n.cfg.Doubt == nil || n.doubts >= maxDoubts {
+		return err
+	}
+	n.doubts++
+	return n.cfg.Doubt(ctx, err)
 }
 
 // writeLoop hands right pieces to the storage, one at a time and in order, and
@@ -60,8 +69,7 @@ func (n *Node) writeLoop(ctx context.Context) error {
 		case err = <-f.checked:
 		}
 		if err != nil {
-			n.log.Warn("wrong piece", "piece", f.Piece, "peer", f.From.Name(), "err", err)
-			if err := n.wrong(f); err != nil {
+			if err := n.wrong(ctx, f, err); err != nil && ctx.Err() == nil {
 				n.fail(err)
 				return err
 			}

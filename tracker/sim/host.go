@@ -56,6 +56,7 @@ type host struct {
 	reporting  uint64 // number of the present series of reports
 	assignment api.Assignment
 	accused    []string
+	met        map[string]time.Duration // sources of wrong pieces that it may still fetch from: when the first came
 
 	progress  time.Duration // last block
 	wroteAt   time.Duration // last piece
@@ -196,7 +197,11 @@ func (h *host) reject(f *sched.Fetch) {
 	if !slices.Contains(h.accused, f.From.ID) {
 		h.accused = append(h.accused, f.From.ID)
 	}
+	if _, ok := h.met[f.From.ID]; !ok && uses(h.assignment, f.From.ID) { // else it was on its way when the word came
+		h.met[f.From.ID] = h.s.now
+	}
 	h.kick()
+	h.report() // at once (initramfs-agent/deploy, OnAccuse)
 }
 
 // written books a piece and tells everybody (swarm/peer, written).

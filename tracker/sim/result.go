@@ -16,7 +16,10 @@ type Result struct {
 	Switches   int           // changes of source by the hosts themselves
 	Wasted     float64       // part of what was received that nobody needed
 	Refused    int           // wrong pieces found out
-	Broken     []string      // invariants that did not hold
+	// Trusted is the longest time for which a host was still told to fetch from
+	// somebody who had sent it a wrong piece.
+	Trusted time.Duration
+	Broken  []string // invariants that did not hold
 }
 
 // result adds up.
@@ -32,7 +35,15 @@ func (s *Sim) result() *Result {
 	var sum float64
 	var early time.Duration
 	var wasted, got int64
+	r.Trusted = s.trusted
 	for _, h := range s.hosts {
+		for _, since := range h.met { // up to the end
+			end := s.now
+			if h.have.Full() {
+				end = h.doneAt
+			}
+			r.Trusted = max(r.Trusted, end-since)
+		}
 		r.Switches += len(h.switches)
 		r.Refused += h.refused
 		wasted += h.wasted

@@ -25,10 +25,11 @@ type Sim struct {
 	hosts    []*host // without the seed
 	rooms    []*room
 	byAddr   map[netip.AddrPort]*host
-	buffers  int      // pieces a host may fetch at once
-	coming   int      // hosts that the tracker has not heard of
-	pending  int      // hosts that live, or are still to come, and are not done
-	broken   []string // invariants that did not hold
+	buffers  int           // pieces a host may fetch at once
+	coming   int           // hosts that the tracker has not heard of
+	pending  int           // hosts that live, or are still to come, and are not done
+	trusted  time.Duration // see Result
+	broken   []string      // invariants that did not hold
 }
 
 // start is the virtual time at the beginning.
@@ -97,7 +98,7 @@ func (s *Sim) build() {
 		h := &host{
 			s: s, id: id, spec: spec, room: where, up: link{rate: rate}, down: link{rate: rate},
 			addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 7441),
-			have: window.NewSet(sc.Cells), wrong: map[*sched.Fetch]bool{}, waitSince: -1,
+			have: window.NewSet(sc.Cells), wrong: map[*sched.Fetch]bool{}, met: map[string]time.Duration{}, waitSince: -1,
 		}
 		h.child = sched.NewChild(h, h.have, sc.Cell)
 		if spec.Told {

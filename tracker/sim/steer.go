@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"labswarm/api"
@@ -72,6 +73,12 @@ func (s *Sim) steer() {
 func (h *host) obey(a api.Assignment) {
 	h.assignment = a
 	h.s.logf("%s is to fetch from %s, fallbacks %v, release %v", h.id, a.Parent.HostID, names(a.Fallbacks), a.Release)
+	for id, since := range h.met {
+		if !uses(a, id) {
+			h.s.trusted = max(h.s.trusted, h.s.now-since)
+			delete(h.met, id)
+		}
+	}
 	if rate := bytesPerSecond(h.spec.Mbps); a.UploadMbps > 0 {
 		h.up.rate = min(rate, bytesPerSecond(a.UploadMbps))
 	} else {
@@ -84,6 +91,11 @@ func (h *host) obey(a api.Assignment) {
 		h.left = true
 		h.s.after(goodbye, func() { h.do(h.leave) })
 	}
+}
+
+// uses tells whether an assignment names a host.
+func uses(a api.Assignment, id string) bool {
+	return a.Parent.HostID == id || slices.Contains(names(a.Fallbacks), id)
 }
 
 func names(refs []api.PeerRef) []string {

@@ -80,6 +80,9 @@ func relayLines(r api.Relay, now time.Time) string {
 			percent = 100 * float64(m.Have) / float64(m.Pieces)
 		}
 		fmt.Fprintf(&b, "  %-30s %5.1f %%  sent %s  %s\n", m.Name+"/"+m.Version, percent, units.FormatBytes(m.Sent), m.State)
+		if text := scrubLine(m, now); text != "" {
+			fmt.Fprintf(&b, "    %s\n", text)
+		}
 	}
 	for _, text := range append(missing(r.Missing), r.Error) {
 		if text != "" {
@@ -87,6 +90,33 @@ func relayLines(r api.Relay, now time.Time) string {
 		}
 	}
 	return b.String()
+}
+
+// scrubLine is how the relay's disk has kept an image, "" when nothing is known.
+func scrubLine(m api.RelayImage, now time.Time) string {
+	s := m.Scrub
+	if s == nil {
+		return ""
+	}
+	var parts []string
+	if s.Running {
+		text := fmt.Sprintf("verifies its disk, %d of %d cells", s.Done, m.Pieces)
+		if s.Paused {
+			text += ", waits while hosts are served"
+		}
+		parts = append(parts, text)
+	}
+	if !s.Last.IsZero() {
+		found := "all right"
+		if s.Damaged > 0 || s.Frames > 0 {
+			found = fmt.Sprintf("%d cells and %d compressed ones were damaged, made good again; look at the disk (smartctl)", s.Damaged, s.Frames)
+		}
+		parts = append(parts, fmt.Sprintf("verified %v ago: %s", now.Sub(s.Last).Round(time.Second), found))
+	}
+	if !s.Next.IsZero() {
+		parts = append(parts, "next "+s.Next.Local().Format("2006-01-02 15:04"))
+	}
+	return strings.Join(parts, "; ")
 }
 
 func missing(names []string) []string {

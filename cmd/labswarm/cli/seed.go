@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +38,7 @@ func newSeed(e *env) *cobra.Command {
 newest version of each named image, reads the copy back against the server's
 signature, and then feeds hosts as the server's plan says. It follows new versions,
 goes on after a crash where it was, and fetches a cell again that rots on its disk.
+Every week it looks for such cells by itself (--scrub).
 Copies lie in STATE-DIR/relay. The token comes from "labswarm relay add" on the server.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.StateDir = filepath.Join(e.stateDir, "relay") // never the server's own image folder
@@ -65,6 +67,7 @@ Copies lie in STATE-DIR/relay. The token comes from "labswarm relay add" on the 
 	f.StringVar(&cfg.Room, "room", "", "the room this machine stands in: its hosts are fed first")
 	f.IntVar(&cfg.LinkMbps, "link-mbps", 0, "what this machine's link carries, Mb/s; 0 = not known")
 	f.IntVar(&s.rateMbps, "rate-mbps", 0, "what is sent to all hosts together at most, Mb/s; 0 = no cap")
+	f.DurationVar(&cfg.Scrub, "scrub", 7*24*time.Hour, "how often every cell on this disk is read and hashed again, at 100 MB/s at most and not while hosts are served; 0 = never")
 	f.StringVar(&s.listen, "listen", ":"+strconv.Itoa(api.PeerPort), "address and port for hosts; a fixed address is also the one the server is called from")
 	f.BoolVar(&s.debug, "debug", false, "log every step")
 	return cmd
@@ -90,8 +93,8 @@ func (s *seedFlags) apply(cfg *relay.Config) error {
 	if cfg.Listen, err = listenAddr(s.listen); err != nil {
 		errs = append(errs, fmt.Errorf("--listen %q: %w", s.listen, err))
 	}
-	if cfg.LinkMbps < 0 || s.rateMbps < 0 {
-		errs = append(errs, errors.New("--link-mbps and --rate-mbps are not negative"))
+	if cfg.LinkMbps < 0 || s.rateMbps < 0 || cfg.Scrub < 0 {
+		errs = append(errs, errors.New("--link-mbps, --rate-mbps and --scrub are not negative"))
 	}
 	cfg.RateBps = int64(s.rateMbps) * 1_000_000 / 8
 	if len(errs) > 0 {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"labswarm/api"
@@ -34,6 +35,11 @@ func (e *Engine) Progress(ctx context.Context, cert string, from netip.Addr, p *
 		return reply, conflict(api.CodeNoSession, "progress: boot %s is not the one of this session", p.BootID)
 	}
 	e.hear(k, from, p, s)
+	if p.SelfTest != "" {
+		how, _, _ := strings.Cut(p.SelfTest, ":")
+		e.emitOnce(ctx, fmt.Sprintf("selftest/%v/%.20s", k, how), api.Event{Level: "warn", Code: "memory_suspect", Job: j.ID, Host: s.Host, Room: s.Room,
+			Text: fmt.Sprintf("%s has had wrong cells that others had right: memory test %.200s", s.Host, p.SelfTest)})
+	}
 	switch {
 	case p.State == api.StateRebooting && s.State == api.StateDone:
 		_, err = e.apply(ctx, k, job.Gone{BootID: p.BootID})

@@ -58,6 +58,9 @@ func check(p *api.RelayReport) error {
 		if m.Pieces < 0 || m.Have < 0 || m.Have > m.Pieces || len(m.InfoHash) > 40 || m.Sent < 0 || m.Received < 0 || m.RateBps < 0 {
 			return bad("image %s: %d of %d pieces", m.Name, m.Have, m.Pieces)
 		}
+		if s := m.Scrub; s != nil && (s.Damaged < 0 || s.Damaged > m.Pieces || s.Frames < 0 || s.Frames > m.Pieces || s.Done < 0 || s.Done > m.Pieces) {
+			return bad("image %s: verification of %d pieces found %d and %d damaged ones, after %d", m.Name, m.Pieces, s.Damaged, s.Frames, s.Done)
+		}
 		m.State = text(m.State, maxText)
 	}
 	p.Room, p.Error, p.Version = text(p.Room, maxRoom), text(p.Error, maxText), text(p.Version, maxRoom)
