@@ -1,9 +1,11 @@
 package store_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,5 +193,67 @@ func TestSnapshotsAreKeptToThree(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 3 {
 		t.Errorf("folder holds %d entries, %v; want 3 (no temporary files)", len(entries), err)
+	}
+}
+
+// TestOpenSound: a short visit repairs nothing. What is damaged stays as it is, for a server to hold its jobs.
+func TestOpenSound(t *testing.T) {
+	dir := t.TempDir()
+	path, snaps := filepath.Join(dir, "s.db"), filepath.Join(dir, "snapshots")
+	s, _, err := store.Open(path, snaps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Update(t.Context(), func(tx store.Tx) error { return tx.Put("a/b", []byte("kept")) }); err != nil {
+		t.Fatal(err)
+	}
+	var locked *store.LockedError
+	if _, err := store.OpenSound(path); !errors.As(err, &locked) {
+		t.Errorf("OpenSound beside a server = %v; want LockedError", err)
+	}
+	if _, err := store.SaveSnapshot(t.Context(), s, snaps, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v, err := store.OpenSound(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.View(t.Context(), func(tx store.Tx) error {
+		if got, err := tx.Get("a/b"); err != nil || string(got) != "kept" {
+			t.Errorf("a/b = %q, %v", got, err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(raw[2*4096:], bytes.Repeat([]byte{0xA5, 0x5A, 0x17}, 4096))
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.OpenSound(path); err == nil || !strings.Contains(err.Error(), "labswarm serve") {
+		t.Errorf("OpenSound of a damaged file = %v; want the cure", err)
+	}
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, raw) {
+		t.Errorf("the damaged file was touched: %v", err)
+	}
+	// The same content under another name: bbolt keeps the lock of a file that it panicked on until the process ends.
+	again := filepath.Join(dir, "again.db")
+	if err := os.WriteFile(again, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, rec, err := store.Open(again, snaps); err != nil || rec == nil {
+		t.Errorf("Open = %v, %v; want a recovery", rec, err)
+	} else if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }
