@@ -139,12 +139,12 @@ func (s *session) fetchAndProve(ctx context.Context, o order.Order, b *bundle.Bu
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.proof = proof
-	s.mu.Unlock()
 	if err := s.trusted(ctx); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	s.proof = proof
+	s.mu.Unlock()
 	s.setState(api.StateFinalising, "")
 	if err := s.finalise(ctx, o, b, w, ses); err != nil {
 		return err

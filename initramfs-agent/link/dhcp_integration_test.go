@@ -121,12 +121,13 @@ func TestLeaseIsRenewedAndGivenUp(t *testing.T) {
 	if err != nil || c.IP().String() != "10.99.0.50" {
 		t.Fatalf("Acquire = %v, %v", c, err)
 	}
+	asked := discovers.Load() // more than one on a machine too busy to answer at once
 	done := make(chan error, 1)
 	rctx, stop := context.WithCancel(ctx)
 	go func() { done <- c.Run(rctx) }()
 	until(t, "a renewal", func() bool { return requests.Load() >= 2 })
-	if discovers.Load() != 1 {
-		t.Errorf("%d DISCOVERs before the lease was lost", discovers.Load())
+	if n := discovers.Load() - asked; n != 0 {
+		t.Errorf("%d DISCOVERs for a renewal", n)
 	}
 	silent.Store(1)
 	host.Store(60)

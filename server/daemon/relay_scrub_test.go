@@ -15,27 +15,6 @@ import (
 
 const week = 7 * 24 * time.Hour
 
-// flip changes one bit of a file.
-func flip(t *testing.T, path string, off int64) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, 1)
-	if _, err := f.ReadAt(b, off); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 0x10
-	if _, err := f.WriteAt(b, off); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Sync(); err != nil { // else it cannot leave the page cache
-		t.Fatal(err)
-	}
-}
-
 // flipFrame changes one bit in a compressed cell that travels.
 func flipFrame(t *testing.T, cp *library.Version) {
 	t.Helper()
