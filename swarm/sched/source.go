@@ -101,7 +101,7 @@ func (c *Child) SetSources(list []Peer, now time.Time) bool {
 		c.sources = append(c.sources, s)
 	}
 	c.active, c.left, c.heir, c.tried = nil, nil, nil, nil
-	c.monitor.Reassigned()
+	c.monitor.Reset()
 	return true
 }
 
