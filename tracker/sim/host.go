@@ -172,6 +172,7 @@ func (h *host) turn(measure bool) {
 		if !sw.Back {
 			h.switches = append(h.switches, sw.From.Name()+">"+sw.To.Name()+": "+sw.Why)
 		}
+		h.report()
 	}
 }
 
