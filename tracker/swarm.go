@@ -20,7 +20,7 @@ const (
 	// How long a host may fetch from somebody else than its planned parent
 	// before the plan takes that as its word against the parent.
 	strayGrace = 8 * time.Second
-	slowGrace  = 5 * time.Second // when it says so itself
+	slowGrace  = 1500 * time.Millisecond // when it says so itself: two reports in a row
 )
 
 // swarm is one swarm; the Tracker's lock guards it.
@@ -28,6 +28,7 @@ type swarm struct {
 	spec      SwarmSpec
 	log       *slog.Logger
 	reg       *registry.Registry
+	now       time.Time // of the newest report or tick
 	prev      []plan.Assignment
 	current   map[string]api.Assignment
 	rev       uint64
@@ -52,6 +53,7 @@ func newSwarm(spec SwarmSpec, log *slog.Logger) *swarm {
 
 // update takes in a report.
 func (s *swarm) update(r HostReport, now time.Time) error {
+	s.now = now
 	rejected := slices.Clone(r.Rejected)
 	if p := s.strayed(r, now); p != "" && !slices.Contains(rejected, p) {
 		rejected = append(rejected, p)
@@ -108,7 +110,8 @@ func (s *swarm) replan() {
 	for i := range seeds {
 		seeds[i].AccusedBy = s.reg.Accusers(seeds[i].ID)
 	}
-	s.prev = plan.Plan(plan.View{Pieces: s.spec.Pieces, Seeds: seeds, Hosts: hosts, Prev: s.prev, Expected: s.expected, RoomMbps: s.spec.RoomMbps})
+	s.prev = plan.Plan(plan.View{Pieces: s.spec.Pieces, PieceLen: s.spec.PieceLen, Now: s.now, Seeds: seeds, Hosts: hosts, Prev: s.prev,
+		Expected: s.expected, RoomMbps: s.spec.RoomMbps})
 	refs := make(map[string]api.PeerRef, len(hosts)+len(seeds))
 	for _, h := range hosts {
 		refs[h.ID] = api.PeerRef{HostID: h.ID, Addr: h.Addr.String()}

@@ -33,6 +33,7 @@ type SwarmSpec struct {
 	InfoHash [20]byte
 	Name     string // image name/version, for logs
 	Pieces   int
+	PieceLen int64 // bytes; 0 = unknown: no head of a chain is compared with its seed
 	// Seeds: at least one. The first is the server, which feeds any room; others
 	// feed the room they stand in, or any. An empty ID means "server".
 	Seeds    []registry.Seed
@@ -265,6 +266,7 @@ func (t *Tracker) TickAt(now time.Time) {
 	defer t.mu.Unlock()
 	for _, s := range t.swarms {
 		s.reg.Age(now, silence)
+		s.now = now
 		s.replan()
 	}
 }

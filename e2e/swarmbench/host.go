@@ -44,6 +44,7 @@ func oursHost(ctx context.Context, a helperArgs) error {
 	if err != nil {
 		return err
 	}
+	h.SetLink(int(a.LinkMbit)) // as the agent does
 	return h.run(ctx)
 }
 
@@ -164,7 +165,7 @@ func (h *steered) word() tracker.HostReport {
 	s := h.Stats()
 	r := tracker.HostReport{
 		HostID: h.a.ID, Addr: netip.AddrPortFrom(h.a.Addr, portPeer), Room: h.a.Room, Have: s.Have, Front: s.Front, Done: s.Have == s.Pieces,
-		RateBps: s.RateBps, Parent: s.Parent, ParentSlow: len(s.Rejected) > 0, Rejected: s.Rejected,
+		RateBps: s.RateBps, Parent: s.Parent, ParentSlow: len(s.Rejected) > 0,
 		LinkMbps: int(h.a.LinkMbit), Waiting: s.Have < s.Pieces && s.InFlight == 0,
 	}
 	_ = say(lineHave, s.Have) // the bench is gone: nobody to tell

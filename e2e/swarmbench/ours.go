@@ -64,7 +64,7 @@ func oursSeed(ctx context.Context, a helperArgs) error {
 	}
 	ih := m.torrent.InfoHash
 	tr := tracker.New(m.log)
-	if err := tr.AddSwarm(tracker.SwarmSpec{InfoHash: ih, Name: "bench", Pieces: len(m.torrent.Hashes),
+	if err := tr.AddSwarm(tracker.SwarmSpec{InfoHash: ih, Name: "bench", Pieces: len(m.torrent.Hashes), PieceLen: m.torrent.PieceLength,
 		Seeds: []registry.Seed{{ID: serverID, Addr: netip.AddrPortFrom(a.Addr, portPeer), LinkMbps: int(a.LinkMbit)}}}); err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func main() {
 	flag.IntVar(&o.from, "from", 0, "first of their seed numbers")
 	flag.IntVar(&o.hosts, "hosts", 60, "most hosts of a random swarm")
 	flag.Int64Var(&o.one, "seed", -1, "play this one seed number with a log, and nothing else")
-	flag.StringVar(&o.name, "scenario", "random", "of --seed: random, or quiet, disturbed or rooms with --hosts hosts and --cells pieces")
+	flag.StringVar(&o.name, "scenario", "random", "of --seed: random, or quiet, disturbed, rooms, slow, slow-known, slow-head or partition with --hosts hosts and --cells pieces")
 	flag.StringVar(&o.table, "n", "1,2,4,8,16,32,64,128,300,500,1000,2000", "numbers of hosts for the table")
 	flag.IntVar(&o.cells, "cells", 10_000, "pieces of the image in the table")
 	flag.IntVar(&o.workers, "workers", 2, "swarms played side by side")
@@ -79,7 +79,9 @@ func replay(o options, w io.Writer) error {
 	case "rooms":
 		sc = sim.Disturbed(o.hosts, o.cells, uint64(o.one), true)
 	default:
-		return fmt.Errorf("no scenario %q: random, quiet, disturbed or rooms", o.name)
+		if sc = sim.Bench(o.name, o.hosts, o.cells); sc == nil {
+			return fmt.Errorf("no scenario %q: see --help", o.name)
+		}
 	}
 	sayf(w, "%v\n", sc)
 	for i, h := range sc.Hosts {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -53,6 +54,7 @@ func random(o options, w io.Writer) ([]failure, error) {
 	var failed []failure
 	done, begin := 0, time.Now()
 	kinds := map[bool]int{}
+	took := map[bool]*figures{true: {}, false: {}}
 	err := spread(o.seeds, o.workers, func(i int) error {
 		sc := sim.Random(uint64(o.from+i), o.hosts)
 		r, err := sim.Run(sc, nil)
@@ -62,6 +64,7 @@ func random(o options, w io.Writer) ([]failure, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		kinds[sc.Quiet()]++
+		took[sc.Quiet()].add(sc.Seed, r.Early)
 		if len(r.Broken) > 0 {
 			failed = append(failed, failure{sc.Seed, sc.String(), r.Broken})
 			sayf(w, "FAILED %v\n       %s\n       replay: make sim SIM=\"--seed %d --hosts %d\"\n", sc, r.Broken[0], sc.Seed, o.hosts)
@@ -75,7 +78,27 @@ func random(o options, w io.Writer) ([]failure, error) {
 		}
 		return nil
 	})
+	sayf(w, "time of hosts of usual speed, over S / payload rate: quiet %v; disturbed %v\n", took[true], took[false])
 	return failed, err
+}
+
+// figures are ratios of random swarms.
+type figures struct {
+	n          int
+	sum, worst float64
+	seed       uint64 // of the worst
+}
+
+func (f *figures) add(seed uint64, ratio float64) {
+	f.n++
+	f.sum += ratio
+	if ratio > f.worst {
+		f.worst, f.seed = ratio, seed
+	}
+}
+
+func (f *figures) String() string {
+	return fmt.Sprintf("%.4f in the mean, at worst %.3f (seed %d)", f.sum/float64(max(f.n, 1)), f.worst, f.seed)
 }
 
 // table plays the rows, the longest first.

@@ -118,7 +118,7 @@ func (s *swarms) open(name, ver string) (*served, error) {
 	if err := v.FramesErr(); err != nil {
 		s.log.Warn("image is sent uncompressed", "image", name+"/"+v.Manifest().Version, "err", err)
 	}
-	sv := &served{spec: tracker.SwarmSpec{InfoHash: ih, Name: name + "/" + v.Manifest().Version, Pieces: v.Manifest().Pieces(),
+	sv := &served{spec: tracker.SwarmSpec{InfoHash: ih, Name: name + "/" + v.Manifest().Version, Pieces: v.Manifest().Pieces(), PieceLen: v.Manifest().Cell,
 		Seeds: []registry.Seed{{ID: relays.ServerName, Addr: s.addr}}}}
 	if err := s.seeder.Add(source{v, s.log, s.suspect}); err != nil {
 		return nil, err

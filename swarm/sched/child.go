@@ -163,7 +163,7 @@ func (c *Child) judge(now time.Time) {
 		c.monitor.Reset()
 		return
 	}
-	s := window.Sample{At: now, Have: c.have.Count(), Other: -1, Rx: c.meter.rxWire, Bound: c.bound}
+	s := window.Sample{At: now, Have: c.have.Count(), Parent: a.link.theirs.Count(), Other: -1, Rx: c.meter.rxWire, Bound: c.bound}
 	c.bound = false
 	if c.link > 0 && c.meter.wireRate >= linkFull*c.link {
 		s.Bound = true

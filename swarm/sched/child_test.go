@@ -310,3 +310,17 @@ func TestReleased(t *testing.T) {
 		t.Errorf("%d pieces of %d, %+v; want all and nothing open", r.have.Count(), testPieces, f)
 	}
 }
+
+// TestNobodyIsLeft: when no source can be had, none waits out a long backoff.
+func TestNobodyIsLeft(t *testing.T) {
+	for away := 30 * time.Second; away < 50*time.Second; away += time.Second {
+		r := newRig(t, "a", "seed")
+		r.peers["a"].down, r.peers["seed"].down = true, true
+		r.run(away)
+		r.peers["seed"].down = false
+		r.run(hungry + DialTime)
+		if r.have.Count() == 0 {
+			t.Errorf("no piece %v after the seed, away for %v, came back", hungry+DialTime, away)
+		}
+	}
+}

@@ -19,6 +19,7 @@ const (
 	serverWait = 3 * time.Second  // after a wrong piece, for the server to be connected
 	maxReturn  = 3                // failures after which we do not go back to a source by ourselves
 	goodAgain  = 60 * time.Second // without a failure after which the earlier ones are forgotten
+	hungry     = 2 * time.Second  // backoff of a source at most while there is no other
 )
 
 // mute is the verdict on a parent that owes us bytes and sends none. Its child
@@ -101,7 +102,7 @@ func (c *Child) SetSources(list []Peer, now time.Time) bool {
 		c.sources = append(c.sources, s)
 	}
 	c.active, c.left, c.heir, c.tried = nil, nil, nil, nil
-	c.monitor.Reassigned()
+	c.monitor.Reset()
 	return true
 }
 
@@ -178,6 +179,8 @@ func (c *Child) choose(now time.Time) (sw Switch, changed bool) {
 
 // candidate is the source to use now that there is none: the one for whose sake
 // the last was left, else by the order of the assignment; nil when all must wait.
+// While there is none at all that is not long: after a partition nobody is to wait
+// out a backoff.
 func (c *Child) candidate(now time.Time) *Source {
 	if h := c.heir; h != nil && h.link != nil && h.open(now) {
 		return h
@@ -189,7 +192,16 @@ func (c *Child) candidate(now time.Time) *Source {
 	if i, _ := window.Choose(cs, now); i >= 0 {
 		return c.sources[i]
 	}
-	return nil
+	var longest *Source
+	for _, s := range c.sources {
+		if now.Sub(s.rejectedAt) >= hungry && (longest == nil || s.rejectedAt.Before(longest.rejectedAt)) {
+			longest = s
+		}
+	}
+	if longest != nil {
+		longest.notBefore = now
+	}
+	return longest
 }
 
 // better is a source before the active one in the assignment's order that is

@@ -9,7 +9,9 @@ const (
 	minStarve    = 5 * time.Second // shortest wait without a piece that counts as starving
 	costlyStarve = 2 * minStarve   // the same when the seed would have to step in
 	minGrowth    = 8               // pieces; growth below this proves nothing
+	onTheWay     = 4               // pieces that a parent may hold more than it has sent (Depth)
 	keepTime     = 10 * time.Second
+	barrenTime   = time.Minute // the rate rules rest after a switch that brought nothing, unless the rate rises
 	keepSamples  = 128
 )
 
@@ -21,6 +23,7 @@ var rules = []struct {
 	factor int  // so many times slower than is possible
 	costly bool // also when the next source is the seed
 }{
+	{1500 * time.Millisecond, 6, false},
 	{Span, 4, false},
 	{6 * time.Second, 2, false},
 	{keepTime, 4, true},
@@ -30,6 +33,7 @@ var rules = []struct {
 type Sample struct {
 	At         time.Time
 	Have       int   // pieces we hold
+	Parent     int   // pieces the parent holds
 	Other      int   // pieces the next source (the grandparent) holds; -1 when unknown or all of them
 	Rx         int64 // payload bytes received so far, from anybody
 	Gives      bool  // the parent holds a missing piece and does not choke us
@@ -59,9 +63,10 @@ const (
 // (swarm.md section 3). The zero value is ready.
 type Monitor struct {
 	samples  []Sample
-	best     int64         // bytes per second, highest rate over Span so far
-	trial    int64         // rate before the last switch by a rule; 0 = none
-	barren   bool          // that switch brought nothing: we are the slow one
+	best     int64 // bytes per second, highest rate over Span so far
+	trial    int64 // rate before the last switch by a rule, which is not judged yet; 0 = none
+	barren   int64 // the rate when a switch brought nothing: we are the slow one; 0 = no such switch
+	barrenAt time.Time
 	piece    time.Time     // when the last piece came
 	interval time.Duration // smoothed time between two pieces
 	starved  time.Time     // since when the starving condition holds, zero = it does not
@@ -82,17 +87,11 @@ func (m *Monitor) OtherChanged() {
 	}
 }
 
-// Reassigned is Reset after a word from the tracker: its choice gets a fresh
-// chance even if the last switch brought nothing.
-func (m *Monitor) Reassigned() {
-	m.Reset()
-	m.trial, m.barren = 0, false
-}
-
 // Switched is Reset after a switch caused by a rate rule. If the rate does not
 // rise by half within Span, the brake is this host itself: the verdict is
-// Barren, and the rate rules stay off until Reassigned, as a slow host must not
-// climb up the whole chain.
+// Barren, and the rate rules rest until the rate has risen, or for a minute. A
+// slow host must not climb up the whole chain and take a part of everybody's
+// link. Another parent by the tracker's word changes nothing of that.
 func (m *Monitor) Switched() {
 	m.trial = max(rate(m.last(Span)), 1)
 	m.Reset()
@@ -113,15 +112,21 @@ func (m *Monitor) Add(s Sample) Verdict {
 	}
 	h := m.last(Span)
 	if s.At.Sub(h[0].At) < Span {
-		return Stay
+		if m.trial > 0 {
+			return Stay
+		}
+		return m.byRate()
 	}
 	now := rate(h)
-	if m.trial > 0 {
-		m.barren = now < m.trial+m.trial/2
+	if old := m.trial; old > 0 {
 		m.trial = 0
-		if m.barren {
+		if now < old+old/2 {
+			m.barren, m.barrenAt = old, s.At
 			return Barren
 		}
+	}
+	if m.barren > 0 && (now >= m.barren+m.barren/2 || s.At.Sub(m.barrenAt) > barrenTime) {
+		m.barren = 0
 	}
 	v := m.byRate()
 	m.best = max(m.best, now)
@@ -153,7 +158,7 @@ func rate(h []Sample) int64 {
 
 // byRate applies the rules about rates.
 func (m *Monitor) byRate() Verdict {
-	if m.barren {
+	if m.barren > 0 {
 		return Stay
 	}
 	for _, r := range rules {
@@ -174,6 +179,9 @@ func (m *Monitor) byRate() Verdict {
 			return Delivers
 		}
 		theirs, mine := last.Other-first.Other, last.Have-first.Have
+		if got := last.Parent - first.Parent; 2*got >= theirs && 2*mine >= min(got, last.Parent-first.Have)-onTheWay {
+			continue // the parent is as fast and passes it on; it only began behind us, and was catching up
+		}
 		if first.Other >= 0 && last.Other > last.Have && theirs >= minGrowth && theirs > r.factor*mine {
 			return Overtook
 		}

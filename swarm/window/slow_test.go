@@ -12,12 +12,13 @@ import (
 type phase struct {
 	ticks       int
 	have, other int // pieces gained per tick
+	parent      int // the same of the parent
 	bound       bool
 	gives, far  bool
 	otherGives  bool
 	costly      bool // the next source is the seed
 	switched    bool // a rule's switch happens before this phase
-	reassigned  bool
+	reassigned  bool // the tracker names another parent before this phase
 }
 
 const pieceBytes = 1 << 20
@@ -26,20 +27,21 @@ const pieceBytes = 1 << 20
 func play(ahead int, phases ...phase) []Verdict {
 	var m Monitor
 	now := time.Unix(0, 0)
-	have, other := 0, ahead
+	have, parent, other := 0, 0, ahead
 	var out []Verdict
 	for _, p := range phases {
 		if p.switched {
 			m.Switched()
 		}
 		if p.reassigned {
-			m.Reassigned()
+			m.Reset()
 		}
 		for range p.ticks {
 			now = now.Add(250 * time.Millisecond)
 			have += p.have
+			parent += p.parent
 			other += p.other
-			s := Sample{At: now, Have: have, Other: other, Rx: int64(have) * pieceBytes,
+			s := Sample{At: now, Have: have, Parent: parent, Other: other, Rx: int64(have) * pieceBytes,
 				Gives: p.gives, Far: p.far, OtherGives: p.otherGives, Bound: p.bound, Costly: p.costly}
 			if ahead < 0 {
 				s.Other = -1
@@ -63,6 +65,9 @@ func TestMonitor(t *testing.T) {
 		{"healthy chain, any constant lag", 40, []phase{{ticks: 80, have: 20, other: 20, gives: true, otherGives: true}}, Stay},
 		{"huge lag, same rate: never slow", 5000, []phase{{ticks: 80, have: 20, other: 20, gives: true, far: true, otherGives: true}}, Stay},
 		{"grandparent ten times as fast, 3 s", 10, []phase{{ticks: 12, have: 2, other: 20, gives: true, otherGives: true}}, Overtook},
+		{"grandparent ten times as fast, less than 1.5 s", 10, []phase{{ticks: 6, have: 2, other: 20, gives: true, otherGives: true}}, Stay},
+		{"grandparent ten times as fast, 1.5 s", 10, []phase{{ticks: 7, have: 2, other: 20, gives: true, otherGives: true}}, Overtook},
+		{"grandparent five times as fast, 2 s", 10, []phase{{ticks: 9, have: 4, other: 20, gives: true, otherGives: true}}, Stay},
 		{"grandparent three times as fast, 5 s", 10, []phase{{ticks: 20, have: 5, other: 15, gives: true, otherGives: true}}, Stay},
 		{"grandparent three times as fast, 7 s", 10, []phase{{ticks: 28, have: 5, other: 15, gives: true, otherGives: true}}, Overtook},
 		{"same, but our disk is the brake", 10, []phase{{ticks: 40, have: 5, other: 15, gives: true, otherGives: true, bound: true}}, Stay},
@@ -82,6 +87,11 @@ func TestMonitor(t *testing.T) {
 		// piece yet counted as slowness of the parent.
 		{"two seconds of nothing at the start, then slower than the next source for one", 0, []phase{{ticks: 8}, {ticks: 4, have: 2, other: 20, gives: true, otherGives: true}}, Stay},
 		{"the same for three seconds", 0, []phase{{ticks: 8}, {ticks: 12, have: 2, other: 20, gives: true, otherGives: true}}, Overtook},
+		// Found by the simulator: a host that joined before its parent held a few pieces
+		// more, and left that one while it was catching up.
+		{"the parent joined later and is catching up", 10, []phase{{ticks: 20, parent: 20, other: 20, otherGives: true}}, Stay},
+		{"the parent has caught up for a moment", 10, []phase{{ticks: 10, parent: 1, other: 1, otherGives: true}, {ticks: 2, parent: 1, other: 1, gives: true, otherGives: true}}, Stay},
+		{"the parent gains as fast and sends little", 10, []phase{{ticks: 20, have: 2, parent: 20, other: 20, gives: true, otherGives: true}}, Overtook},
 		{"a short wait is not starving", -1, []phase{{ticks: 20, have: 20, gives: true}, {ticks: 16, otherGives: true}}, Stay},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -94,19 +104,32 @@ func TestMonitor(t *testing.T) {
 }
 
 // TestBarrenSwitch: a host that is itself the brake switches once, not up the
-// whole chain; a word from the tracker re-arms the rule.
+// whole chain, whatever parent the tracker names meanwhile. When its rate has risen,
+// or after a minute, the rule holds again.
 func TestBarrenSwitch(t *testing.T) {
 	slow := phase{ticks: 40, have: 2, other: 20, gives: true, otherGives: true}
 	before, after := slow, slow
-	before.ticks = 9 // too short for a verdict; gives the rate to compare with
+	before.ticks = 6 // too short for a verdict; gives the rate to compare with
 	after.switched = true
 	if d := cmp.Diff([]Verdict{Barren}, play(10, before, after)); d != "" {
 		t.Errorf("verdicts after a switch that brought nothing (-want +got):\n%s", d)
 	}
-	again := slow
+	again, early := slow, after
 	again.reassigned = true
-	if got := play(10, before, after, again); len(got) < 2 || got[1] != Overtook {
-		t.Error("after Reassigned the rule should work again")
+	early.ticks = 4 // not judged yet
+	for name, phases := range map[string][]phase{"judged": {before, after, again}, "not judged": {before, early, again}} {
+		if d := cmp.Diff([]Verdict{Barren}, play(10, phases...)); d != "" {
+			t.Errorf("%s, then another parent: verdicts (-want +got):\n%s", name, d)
+		}
+	}
+	fast := phase{ticks: 20, have: 20, other: 20, gives: true, otherGives: true}
+	if got := play(10, before, after, fast, again); len(got) < 2 || got[1] != Overtook {
+		t.Errorf("verdicts %q; when the rate has risen the rule should work again", got)
+	}
+	long := again
+	long.ticks = 4*60 + 1
+	if got := play(10, before, after, long); len(got) < 2 || got[1] != Overtook {
+		t.Errorf("verdicts %q; after a minute the rule should work again", got)
 	}
 }
 

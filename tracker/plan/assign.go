@@ -20,7 +20,7 @@ func (p *planner) assignments() []Assignment {
 	}
 	out := make([]Assignment, 0, len(p.seats)+len(p.released))
 	add := func(s *seat) {
-		out = append(out, Assignment{Host: s.ID, Parent: p.parentID(s), Fallbacks: p.fallbacks(s), Slots: max(kids[s], 1), Leaf: s.cause != "", Cause: s.cause})
+		out = append(out, Assignment{Host: s.ID, Parent: p.parentID(s), Fallbacks: p.fallbacks(s), Slots: max(kids[s], 1), Leaf: s.cause != "", Cause: s.cause, Record: s.rec})
 	}
 	for _, c := range p.chains {
 		for _, s := range c.seats {
@@ -48,7 +48,10 @@ func (p *planner) parentID(s *seat) string {
 }
 
 // fallbacks lists the ancestors above the parent, nearest first, then the
-// seeds. In a chain the nearest ancestors are those of the own room.
+// seeds. In a chain the nearest ancestors are those of the own room. For a slow
+// host the seeds come first: it would take every ancestor for faster than its
+// parent, and as their links feed others it is not to try one after the other. A
+// switch to a seed takes more (package window).
 func (p *planner) fallbacks(s *seat) []string {
 	var out []string
 	for up := s.up; up != nil && up.up != nil && len(out) < maxFallbacks; up = up.up {
@@ -57,6 +60,9 @@ func (p *planner) fallbacks(s *seat) []string {
 	skip := -1
 	if s.up == nil {
 		skip = s.seed
+	}
+	if slowCause(s.cause) {
+		return append(p.otherSeeds(s, skip), out...)
 	}
 	return append(out, p.otherSeeds(s, skip)...)
 }

@@ -17,9 +17,11 @@ func shuns(s, up *seat) bool {
 	return contains(s.Rejected, up.ID) || contains(s.Blamed, up.ID) || contains(up.AccusedBy, s.ID)
 }
 
-// feedsLeaves tells whether a leaf may feed another one: if its link is all
-// that is wrong with it.
-func feedsLeaves(s *seat) bool { return s.cause == CauseLink }
+// feedsLeaf tells whether a leaf may feed another one: if its link is all that is
+// wrong with it, or both are put aside for some seconds.
+func feedsLeaf(up, s *seat) bool {
+	return up.cause == CauseLink || up.cause == CauseTrial && s.cause == CauseTrial
+}
 
 // demote takes hosts out of the chains that hold others back. Who is ahead of
 // whom is no reason: reports are seconds apart, and in a healthy chain the one
@@ -60,7 +62,7 @@ func (p *planner) demoteLeft(c *chain) (some bool) {
 // makeLeaf takes s, the i-th of its chain, out of it.
 func (p *planner) makeLeaf(s *seat, i int, cause string) {
 	s.chain.remove(i)
-	s.cause = cmp.Or(s.Brake, cause)
+	s.cause, s.rec.Leaf = cmp.Or(s.Brake, cause), p.view.Now
 }
 
 // hang gives every leaf a parent.
@@ -157,7 +159,7 @@ func (p *planner) split(l *leafChain) (parts []*leafChain) {
 		if i > 0 {
 			up = l.seats[i-1]
 		}
-		if up == nil || i == 0 && up.chain == nil || i > 0 && !feedsLeaves(up) || shuns(s, up) || p.verdict.Direct[s.ID] {
+		if up == nil || i == 0 && up.chain == nil || i > 0 && !feedsLeaf(up, s) || shuns(s, up) || p.verdict.Direct[s.ID] {
 			part = &leafChain{}
 		}
 		if len(part.seats) == 0 {
@@ -187,19 +189,28 @@ func (p *planner) leafTail(s *seat) *leafChain {
 	}
 	for _, l := range p.leaves {
 		up := l.seats[len(l.seats)-1]
-		if up.room == s.room && feedsLeaves(up) && !shuns(s, up) && p.ahead(up, s) && up.LinkMbps*10 >= p.linkOf(s)*7 {
+		fits := up.cause == CauseTrial || up.LinkMbps*10 >= p.linkOf(s)*7
+		if up.room == s.room && feedsLeaf(up, s) && fits && !shuns(s, up) && p.ahead(up, s) {
 			return l
 		}
 	}
 	return nil
 }
 
-// ahead tells whether up can feed s: it is done, or not clearly behind.
-func (p *planner) ahead(up, s *seat) bool { return up.Done || up.Have+p.margin >= s.Have }
+// ahead tells whether up can feed s: it is done, or not clearly behind. One that was
+// the head until now is ahead of all; it waits until its parent has passed it.
+func (p *planner) ahead(up, s *seat) bool {
+	if s.cause == CauseTrial {
+		return up.Done || up.Have+p.skew() >= s.Have
+	}
+	return up.Done || up.Have+p.margin >= s.Have
+}
 
 // leafRoot finds the chain host to hang a leaf on, nil = none, the seed has to
 // feed it: first one that feeds no leaves yet, in its own room, with no host
-// behind it that needs its whole link, and the last of those.
+// behind it that needs its whole link, and the last of those. Two that are known to
+// be slow take less from one that feeds nobody else than one of them takes from all
+// behind its parent.
 func (p *planner) leafRoot(s *seat) *seat {
 	if p.verdict.Direct[s.ID] {
 		return nil
@@ -209,6 +220,9 @@ func (p *planner) leafRoot(s *seat) *seat {
 	for _, c := range p.chains {
 		for i, up := range c.seats {
 			key := [3]int{up.leafKids, 0, 0}
+			if provenSlow(s.cause) {
+				key[0] = max(up.leafKids-1, 0)
+			}
 			if up.room != s.room {
 				key[1] = 1
 			}

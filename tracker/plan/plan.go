@@ -12,21 +12,26 @@
 package plan
 
 import (
+	"time"
+
 	"labswarm/tracker/registry"
 )
 
 // Assignment is the plan for one host. Names are host or seed ids.
 type Assignment struct {
-	Host      string
-	Parent    string
-	Fallbacks []string // grandparent, great-grandparent, then seeds; the first seed is the last of Parent and these
-	Slots     int      // children planned for it, at least 1
-	Leaf      bool     // slow or suspect: it feeds no healthy host
-	Cause     string   // why it is a leaf, see the Cause constants; "" when it is none
-	Release   bool     // done, and nobody depends on it: it may go
+	Host   string
+	Parent string
+	// Fallbacks are grandparent, great-grandparent, then seeds; of a slow leaf the
+	// seeds come first. The first seed is the last seed of Parent and these.
+	Fallbacks []string
+	Slots     int    // children planned for it, at least 1
+	Leaf      bool   // slow or suspect: it feeds no healthy host
+	Cause     string // why it is a leaf, see the Cause constants; "" when it is none
+	Release   bool   // done, and nobody depends on it: it may go
 	// UploadMbps caps what it sends, Mb/s; 0 = no cap. Set on hosts over which
 	// data enters a capped room.
 	UploadMbps int
+	Record     Record // kept for the next plan
 }
 
 // Causes of being a leaf. Those of a slow host (link to left) stay once they
@@ -37,6 +42,7 @@ const (
 	CauseCPU     = "cpu"     // slow, and its processor is the brake
 	CauseUnknown = "unknown" // slow, and it does not say why
 	CauseLeft    = "left"    // its child left it: it did not deliver
+	CauseTrial   = "trial"   // a head that gets little: another one is tried in its place
 	CauseAccused = "accused" // one host had a wrong piece from it
 	CauseSuspect = "suspect" // it left or accused several living hosts: the fault is probably its own
 	CauseRevoked = "revoked" // two hosts had wrong pieces from it
@@ -50,6 +56,7 @@ func Explain(cause string) string {
 		CauseCPU:     "its processor is slower than the network",
 		CauseUnknown: "it is much slower than the others and does not say why: its cable, its switch port, or the uplink of its room",
 		CauseLeft:    "the host behind it left it, as it did not deliver",
+		CauseTrial:   "it gets little from the server; for some seconds another one is tried in its place",
 		CauseAccused: "one host had a wrong cell from it: look at its memory",
 		CauseSuspect: "it accused or left several others: its own memory or adapter is the suspect",
 		CauseRevoked: "two hosts had wrong cells from it: look at its memory, or who sits there",
@@ -58,10 +65,12 @@ func Explain(cause string) string {
 
 // View is all that Plan looks at.
 type View struct {
-	Pieces int
-	Seeds  []registry.Seed // at least one; the first is the server, which feeds any room
-	Hosts  []registry.Host // living, dead and released ones
-	Prev   []Assignment    // the result of the last call, in its order; nil at first
+	Pieces   int
+	PieceLen int64           // bytes; 0 = unknown: no trials
+	Now      time.Time       // zero = unknown: no trials
+	Seeds    []registry.Seed // at least one; the first is the server, which feeds any room
+	Hosts    []registry.Host // living, dead and released ones
+	Prev     []Assignment    // the result of the last call, in its order; nil at first
 	// Expected counts hosts that are booting and will join soon. While there are
 	// any, the last done host of a chain stays as their source: without it each
 	// of them would draw another copy from the seed.
@@ -79,11 +88,32 @@ func Plan(v View) []Assignment {
 	}
 	p := newPlanner(v)
 	p.keep()
+	for p.round() {
+	}
+	p.hang()
+	return p.assignments()
+}
+
+// round arranges the chains, and reports whether that gave a verdict on somebody,
+// which may call for another round. It ends: a host is tried, acquitted and
+// convicted once in a call at most.
+func (p *planner) round() (again bool) {
+	before := p.leafCount()
+	again = p.judge()
+	again = p.parole() || again
 	p.settle()
 	p.join()
 	p.settle()
-	p.hang()
-	return p.assignments()
+	return p.try() || again || p.leafCount() != before
+}
+
+func (p *planner) leafCount() (n int) {
+	for _, s := range p.seats {
+		if s.cause != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // settle applies the rules for leaves and for the heads of chains until none
@@ -105,6 +135,7 @@ type seat struct {
 	chain *chain // nil = in no chain: a leaf, or not placed yet
 	hung  bool   // it has a place among the leaves
 	back  bool   // it was a leaf and is none any more
+	rec   Record
 
 	leafKids int // leaf chains that begin at it
 
@@ -218,6 +249,9 @@ func (p *planner) keep() {
 		taken[a.Host] = true
 		follows := a.Parent == last
 		last = a.Host
+		if s != nil {
+			s.rec = a.Record
+		}
 		if !a.Leaf {
 			if c == nil || !follows {
 				c = p.newChain(p.seedIndex(a.Parent))

@@ -95,10 +95,10 @@ func TestSlowParentBecomesLeaf(t *testing.T) {
 	hosts[2].Rejected = []string{"h2"}
 	hosts[2].Blamed = []string{"h2"}
 	got := Plan(View{Pieces: pieces, Seeds: seeds, Hosts: hosts, Prev: prev})
-	check(t, got, "h1<server", "h3<h1,server", "h4<h3,h1,server", "h2<h4,h3,h1,server leaf left")
+	check(t, got, "h1<server", "h3<h1,server", "h4<h3,h1,server", "h2<h4,server,h3,h1 leaf left")
 	hosts = append(hosts, registry.Host{ID: "h9", Order: 9, Alive: true})
 	got = Plan(View{Pieces: pieces, Seeds: seeds, Hosts: hosts, Prev: got})
-	check(t, got, "h1<server", "h3<h1,server", "h4<h3,h1,server", "h9<h4,h3,h1,server", "h2<h4,h3,h1,server leaf left")
+	check(t, got, "h1<server", "h3<h1,server", "h4<h3,h1,server", "h9<h4,h3,h1,server", "h2<h4,server,h3,h1 leaf left")
 }
 
 // TestAccuserOfManyIsTheSuspect: bad RAM in one host must not dismantle the chain.

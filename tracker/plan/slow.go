@@ -18,6 +18,9 @@ const (
 	minSample  = 3                       // measured hosts outside of a run to compare it with
 	minRoom    = 4                       // hosts in a room below which nobody is called slow
 	reportSkew = 2500 * time.Millisecond // two reports may be so far apart
+
+	paroleAfter = 15 * time.Second // doubled each time
+	paroleRate  = 3                // part of the usual rate that a host must get; it may have to share its source
 )
 
 // pace is a chain host with its measured speed.
@@ -42,8 +45,7 @@ func (p *planner) demoteSlow() (some bool) {
 	}
 	slow := make([]int, len(p.roomN))
 	for _, s := range p.seats {
-		switch s.cause {
-		case CauseDisk, CauseCPU, CauseUnknown:
+		if provenSlow(s.cause) {
 			slow[s.room]++
 		}
 	}
@@ -69,6 +71,46 @@ func (p *planner) demoteSlow() (some bool) {
 		}
 	}
 	return some
+}
+
+// parole lets hosts come back that were called slow, or were left, a while ago and
+// get no less now than others: to the end of a chain, where a mistake costs nothing.
+// It reports whether there was one. Whoever is found guilty again waits longer.
+func (p *planner) parole() (some bool) {
+	if p.view.PieceLen <= 0 || p.view.Now.IsZero() {
+		return false
+	}
+	var usual []int64
+	for _, s := range p.seats {
+		if bps := p.rate(s); bps >= 0 { // all count: what is usual must not depend on the verdicts
+			usual = append(usual, bps)
+		}
+	}
+	for _, s := range p.seats {
+		wait := paroleAfter << min(s.rec.Paroles, 6)
+		if s.Done || !slowCause(s.cause) || s.cause == CauseTrial || s.rec.Leaf.IsZero() || p.slowLink(s) || p.view.Now.Sub(s.rec.Leaf) < wait || p.rate(s)*paroleRate < median(usual) || p.rate(s) <= 0 {
+			continue
+		}
+		s.rec.Leaf = time.Time{}
+		s.rec.Paroles++
+		p.free(s)
+		some = true
+	}
+	return some
+}
+
+// provenSlow tells whether a leaf was measured to be slow.
+func provenSlow(cause string) bool {
+	return cause == CauseDisk || cause == CauseCPU || cause == CauseUnknown
+}
+
+// slowCause tells whether a leaf is held to be slow, in place of wrong.
+func slowCause(cause string) bool {
+	switch cause {
+	case CauseLink, CauseDisk, CauseCPU, CauseUnknown, CauseLeft, CauseTrial:
+		return true
+	}
+	return false
 }
 
 // runs lists the chain hosts that were measured behind their present parent.

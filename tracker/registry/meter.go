@@ -3,9 +3,10 @@ package registry
 import "time"
 
 const (
-	meterSpan = 30 * time.Second // of reports that a piece time is taken from
-	meterMin  = 20 * time.Second // below which nothing is said
-	meterStep = time.Second      // closest distance of two samples
+	meterSpan = 30 * time.Second        // of reports that a piece time is taken from
+	meterMin  = 20 * time.Second        // below which nothing is said
+	meterStep = time.Second             // closest distance of two samples
+	shortSpan = 1500 * time.Millisecond // least time that Host.Lately covers: reports come every 1.6 to 2.4 s
 )
 
 // meter measures how long a host needs for a piece when it does not wait for
@@ -23,9 +24,13 @@ type sample struct {
 	brake   string
 }
 
-// add takes in a report. Another parent, or fewer pieces, begins anew.
+// add takes in a report. Another parent, or fewer pieces, begins anew; the time of
+// connecting to the first parent counts as its.
 func (m *meter) add(s sample, parent string) {
 	n := len(m.samples)
+	if m.parent == "" {
+		m.parent = parent
+	}
 	switch {
 	case parent != m.parent || n > 0 && s.have < m.samples[n-1].have:
 		m.parent, m.samples = parent, append(m.samples[:0], s)
@@ -55,6 +60,18 @@ func (m *meter) pieceTime() time.Duration {
 		return 0
 	}
 	return busy / time.Duration(max(gained, 1))
+}
+
+// lately is the newest time of at least shortSpan, and the pieces gained in it; 0
+// when there is none yet.
+func (m *meter) lately() (span time.Duration, gained int) {
+	for i := len(m.samples) - 2; i >= 0; i-- {
+		a, b := m.samples[i], m.samples[len(m.samples)-1]
+		if span = b.at.Sub(a.at); span >= shortSpan {
+			return span, b.have - a.have
+		}
+	}
+	return 0, 0
 }
 
 // brake is what the host named in two thirds of the reports, "" when it named

@@ -104,3 +104,25 @@ func TestAccusers(t *testing.T) {
 		t.Errorf("accusers of the server (-want +got):\n%s", d)
 	}
 }
+
+// TestLately: the newest reports with one parent, from the second on; connecting to
+// the first parent counts.
+func TestLately(t *testing.T) {
+	r, now := New(1000), time.Unix(1000, 0)
+	p := report("a", 0)
+	check := func(what string, h Host, span time.Duration, gained int) {
+		t.Helper()
+		if h.Lately != span || h.Gained != gained {
+			t.Errorf("%s: %d pieces in %v; want %d in %v", what, h.Gained, h.Lately, gained, span)
+		}
+	}
+	check("not connected yet", feed(t, r, p, &now, 1, 0), 0, 0)
+	p.Parent = "server"
+	check("second report", feed(t, r, p, &now, 1, 9), 2*time.Second, 9)
+	p.Have, p.Front = 9, 9
+	check("many reports", feed(t, r, p, &now, 5, 20), 2*time.Second, 20)
+	p.Parent, p.Have, p.Front = "b", 200, 200
+	check("first report with another parent", feed(t, r, p, &now, 1, 5), 0, 0)
+	p.Have, p.Front = 205, 205
+	check("second one", feed(t, r, p, &now, 1, 7), 2*time.Second, 7)
+}

@@ -24,6 +24,8 @@ const (
 
 	// proof is how long after a blame a host must have been heard of to count as alive then.
 	proof = 3 * time.Second
+	// grudge is how long it counts that a host left another one.
+	grudge = 2 * time.Minute
 )
 
 // Seed is a peer that holds everything, in the server or beside it.
@@ -55,6 +57,8 @@ type Host struct {
 	LinkMbps  int           // of the interface it booted from, Mb/s; 0 = unknown
 	Brake     string        // what it says in most reports holds it back: api.BrakeLink, BrakeDisk, BrakeCPU, "" = nothing of its own
 	PieceTime time.Duration // mean per piece over the last 30 s with this parent, times of waiting for it left out; 0 = not known yet
+	Lately    time.Duration // from one report with this parent to the newest, 1.5 s or a little more; 0 = not known yet
+	Gained    int           // pieces in that time
 	AccusedBy []string      // hosts that had a wrong piece from it, ever; they may be gone by now
 }
 
@@ -165,6 +169,7 @@ func (r *Registry) measure(h *Host, p Report, now time.Time) {
 	}
 	m.add(sample{at: now, have: p.Have, waiting: p.Waiting, brake: p.Brake}, p.Parent)
 	h.PieceTime, h.Brake = m.pieceTime(), m.brake()
+	h.Lately, h.Gained = m.lately()
 }
 
 // accuse notes who had a wrong piece from whom, and reports whether that is new.
@@ -188,7 +193,8 @@ func (r *Registry) Accusers(id string) []string {
 	return slices.Sorted(maps.Keys(r.accusers[id]))
 }
 
-// blame notes whom a host has left or accused, with the time of the first time.
+// blame notes whom a host has left or accused, with the time of the first time
+// within grudge.
 func (r *Registry) blame(p Report, now time.Time) {
 	for _, id := range append(slices.Clone(p.Rejected), p.Accused...) {
 		m := r.blames[p.ID]
@@ -196,18 +202,23 @@ func (r *Registry) blame(p Report, now time.Time) {
 			m = map[string]time.Time{}
 			r.blames[p.ID] = m
 		}
-		if _, again := m[id]; !again && len(m) < maxNames {
+		if at, again := m[id]; again && now.Sub(at) > grudge || !again && len(m) < maxNames {
 			m[id] = now
 		}
 	}
 }
 
-// blamed lists the hosts that id blamed and that were heard of afterwards: one
-// that was left because it died says nothing against the one that left it.
+// blamed lists the hosts that id blamed in the last minutes and that were heard of
+// afterwards: one that was left because it died says nothing against the one that
+// left it.
 func (r *Registry) blamed(id string) []string {
 	var out []string
 	for other, at := range r.blames[id] {
-		if h := r.hosts[other]; h != nil && h.Alive && h.LastSeen.Sub(at) > proof {
+		h := r.hosts[other]
+		if h == nil || !h.Alive {
+			continue
+		}
+		if since := h.LastSeen.Sub(at); since > proof && since <= grudge {
 			out = append(out, other)
 		}
 	}

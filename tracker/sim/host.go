@@ -173,6 +173,7 @@ func (h *host) turn(measure bool) {
 		if !sw.Back {
 			h.switches = append(h.switches, sw.From.Name()+">"+sw.To.Name()+": "+sw.Why)
 		}
+		h.report()
 	}
 }
 

@@ -58,9 +58,51 @@ func Disturbed(n, cells int, seed uint64, inRooms bool) *Scenario {
 	return s
 }
 
-func (s *Scenario) rooms(n int) {
+// Bench is a scenario of the bench in network namespaces (e2e/swarmbench): n
+// hosts at 100 Mb/s, cells of 256 KiB. name says what is wrong, nil for another
+// one:
+//
+//   - slow: the second host to join has a tenth of the rate, and nobody knows;
+//   - slow-known: the same, and it says so;
+//   - slow-head: the first one has, which feeds all others, and nobody knows;
+//   - partition: the second half stands in a room of its own, which is cut off
+//     for 20 s after a third of the time.
+func Bench(name string, n, cells int) *Scenario {
+	const fast, slow, apart = 96, 10, 100 * time.Millisecond // Mb/s of payload on a link of 100 and 10 Mb/s
+	s := &Scenario{Name: name, Seed: uint64(n), Cells: cells, Cell: mib / 4, Blocks: 8, SeedMbps: fast, SeedTold: true, Latency: lanLag}
+	s.rooms(1)
 	for i := range n {
-		s.Rooms = append(s.Rooms, Room{Name: fmt.Sprintf("r%02d", i), UplinkMbps: gigabit})
+		s.Hosts = append(s.Hosts, Host{Mbps: fast, Told: true, DiskMBps: ssd, Join: time.Duration(i) * time.Millisecond})
+	}
+	place := 1
+	switch name {
+	case "slow", "slow-known":
+	case "slow-head":
+		place = 0
+	case "partition":
+		s.rooms(1)
+		for i := range s.Hosts {
+			s.Hosts[i].Room = 2 * i / n
+		}
+		s.Cuts = []Cut{{Room: 1, At: s.Ideal() / 3, For: 20 * time.Second}}
+		return s
+	default:
+		return nil
+	}
+	for i := place + 1; i < n; i++ {
+		s.Hosts[i].Join += apart
+	}
+	h := &s.Hosts[min(place, n-1)]
+	h.Mbps = slow
+	if name != "slow-known" {
+		h.Says = fast
+	}
+	return s
+}
+
+func (s *Scenario) rooms(n int) {
+	for range n {
+		s.Rooms = append(s.Rooms, Room{Name: fmt.Sprintf("r%02d", len(s.Rooms)), UplinkMbps: gigabit})
 	}
 }
 

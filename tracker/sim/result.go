@@ -54,7 +54,7 @@ func (s *Sim) result() *Result {
 		r.Done++
 		r.Makespan = max(r.Makespan, h.doneAt)
 		sum += (h.doneAt - h.spec.Join).Seconds()
-		if !h.spec.Late && h.spec.Mbps == usual {
+		if !h.spec.Late && h.spec.Mbps == usual && float64(h.spec.DiskMBps)*1e6 >= bytesPerSecond(usual) {
 			early = max(early, h.doneAt)
 		}
 	}

@@ -37,11 +37,20 @@ type Host struct {
 	Room     int           // index in Rooms
 	Mbps     int           // payload rate of its link, either way
 	Told     bool          // the tracker knows the rate
+	Says     int           // with Told: the rate the tracker is told in place of Mbps; 0 = Mbps
 	DiskMBps int           // what its disk writes, megabytes per second
 	Join     time.Duration // when it comes
 	Late     bool          // so late that it is no part of the quiet swarm
 	Corrupt  float64       // part of the pieces it sends wrong
 	Faults   []Fault
+}
+
+// says is the rate the tracker is told.
+func (h Host) says() int {
+	if h.Says > 0 {
+		return h.Says
+	}
+	return h.Mbps
 }
 
 // Fault is something that happens to one host.

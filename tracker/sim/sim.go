@@ -102,7 +102,7 @@ func (s *Sim) build() {
 		}
 		h.child = sched.NewChild(h, h.have, sc.Cell)
 		if spec.Told {
-			h.child.SetLink(spec.Mbps)
+			h.child.SetLink(spec.says())
 		}
 		s.byAddr[h.addr] = h
 		return h

@@ -23,7 +23,7 @@ func (s *Sim) startTracker() error {
 	if s.Scenario.SeedTold {
 		seed.LinkMbps = s.Scenario.SeedMbps
 	}
-	if err := s.tracker.AddSwarm(tracker.SwarmSpec{InfoHash: s.hash, Name: "sim", Pieces: s.Scenario.Cells, Seeds: []registry.Seed{seed}}); err != nil {
+	if err := s.tracker.AddSwarm(tracker.SwarmSpec{InfoHash: s.hash, Name: "sim", Pieces: s.Scenario.Cells, PieceLen: s.Scenario.Cell, Seeds: []registry.Seed{seed}}); err != nil {
 		return fmt.Errorf("start the tracker: %w", err)
 	}
 	s.tracker.Expect(s.hash, s.coming)
@@ -148,7 +148,7 @@ func (h *host) word() tracker.HostReport {
 		r.Room = h.room.name
 	}
 	if h.spec.Told {
-		r.LinkMbps = h.spec.Mbps
+		r.LinkMbps = h.spec.says()
 	}
 	switch {
 	case h.have.Full():
