@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,10 +21,12 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
+	"labswarm/api"
 	"labswarm/api/order"
 	"labswarm/images/library"
 	"labswarm/internal/version"
 	"labswarm/server/config"
+	"labswarm/server/daemon/captures"
 	"labswarm/server/daemon/control"
 	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
@@ -187,7 +190,7 @@ func (s *server) bootFiles() (*bootfile.Files, error) {
 
 // openSwarm opens images, peers' port, tracker, engine and the agent port.
 func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
-	lib, err := library.Open(filepath.Join(s.cfg.StateDir, "images"), nil, []ed25519.PublicKey{s.keys.ImagePublic()})
+	lib, err := library.Open(filepath.Join(s.cfg.StateDir, "images"), s.keys.Image, []ed25519.PublicKey{s.keys.ImagePublic()})
 	if err != nil {
 		return err
 	}
@@ -211,7 +214,12 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), mbps: s.seedMbps, roomMbps: s.cfg.RoomMbps, log: s.log,
 		served: map[[20]byte]*served{}, relays: map[[20]byte][]registry.Seed{}}
 	imgs := newImages(lib)
-	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: imgs, Swarms: sw,
+	taken := captures.New(lib, func(v *library.Version) api.Image {
+		d := v.Digest()
+		return describe(v.Manifest(), hex.EncodeToString(d[:]))
+	}, s.log.With("part", "capture"))
+	s.onClose(taken.Close)
+	s.engine, err = control.New(ctx, control.Config{Store: s.store, Captures: taken, Key: s.keys.Server, Self: ownIdentity(), Images: imgs, Swarms: sw,
 		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
 		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet})
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 // PickDisk names the one disk that may be written: the only one that fits, or
 // the one the admin chose by serial or WWN. It fails closed: none, too small,
 // another sector size, or more than one that fits is a Fault with a list, and
-// nothing is written. The agent applies the same rule again to its own disks.
+// nothing is written. sector 0 takes any: a disk that is only read. The agent applies the same rule again to its own disks.
 func PickDisk(disks []api.Disk, selector string, minBytes int64, sector int) (*api.Disk, *api.Fault) {
 	var cand []api.Disk
 	for _, d := range disks {
@@ -31,7 +31,7 @@ func PickDisk(disks []api.Disk, selector string, minBytes int64, sector int) (*a
 		switch {
 		case d.Bytes < minBytes:
 			code, why = api.CodeDiskTooSmall, fmt.Sprintf("too small for the image, which needs at least %s (%d bytes): use a bigger disk, or an image with a smaller last partition", units.FormatBytes(minBytes), minBytes)
-		case d.Sector != sector:
+		case sector != 0 && d.Sector != sector:
 			code, why = api.CodeDiskSector, fmt.Sprintf("of another sector size than the image, which has %d-byte sectors: capture it on such a disk", sector)
 		default:
 			fit = append(fit, d)

@@ -184,6 +184,9 @@ func (e *Engine) open(ctx context.Context, k slotKey, cert string, key ed25519.P
 	}
 	e.after(&out)
 	reply := api.EnrolReply{Status: api.EnrolOK, Host: host.Name, Room: host.Room, Job: k.job, Image: out.job.Image + "/" + out.job.Version}
+	if out.job.IsCapture() {
+		reply.Image = "capture of " + out.job.Image
+	}
 	if e.cfg.Frames != "auto" {
 		reply.Frames = e.cfg.Frames
 	}
@@ -215,6 +218,9 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, ke
 		return ev, nil //nolint:nilerr // a disk that does not fit is the host's failure, not ours: the event carries it
 	}
 	ev.Disk = disk
+	if j.IsCapture() {
+		return e.captureEvent(j, s, h, ev, req, issued)
+	}
 	floor, err := store.PeekSeq(tx, "fence")
 	if err != nil {
 		return ev, err
