@@ -108,7 +108,10 @@ func (b *Book) Drop(id uint64) {
 	e := b.open[id]
 	delete(b.open, id)
 	b.mu.Unlock()
-	if e == nil {
+	if e == nil { // not begun, or not since the last start
+		if err := b.lib.DropCapture(id); err != nil {
+			b.log.Error("capture is not removed", "job", id, "err", err)
+		}
 		return
 	}
 	e.end()
@@ -271,6 +274,9 @@ func (b *Book) Cells(ctx context.Context, id uint64, body io.Reader, abort func(
 			return api.CaptureState{}, bad("%v", err)
 		case err != nil: // cut: the agent comes again and asks where to go on
 			return api.CaptureState{}, busy("the stream broke off: %v", err)
+		}
+		if h.Ord != e.c.Next() { // an earlier stream brought more than the agent was told
+			return api.CaptureState{}, busy("cell %d came, %d is awaited", h.Ord, e.c.Next())
 		}
 		if err := e.c.Put(h.Ord, h.Sum, frame); err != nil {
 			return api.CaptureState{}, problem(err)
