@@ -44,8 +44,6 @@ func refusal(findings []survey.Finding) string {
 		switch f.Guard {
 		case "":
 			b.WriteString(" (cannot be forced)")
-		case survey.Hibernated:
-			b.WriteString(" (in Windows: powercfg /h off, then shutdown /s /t 0; or --force=" + f.Guard + ")")
 		default:
 			b.WriteString(" (--force=" + f.Guard + " takes it all the same)")
 		}

@@ -30,6 +30,7 @@ import (
 	"labswarm/server/daemon/control"
 	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
+	"labswarm/server/inventory"
 	"labswarm/server/netboot"
 	"labswarm/server/netboot/bootfile"
 	"labswarm/server/seeder"
@@ -87,18 +88,20 @@ func classify(err error) error {
 
 // server is everything that is open. Its parts are closed in reverse order.
 type server struct {
-	cfg    Config
-	log    *slog.Logger
-	keys   *config.Keys
-	ip     netip.Addr
-	store  *store.Bolt
-	engine *control.Engine
-	relays *relays.Book
-	seeder *seeder.Seeder
-	track  *tracker.Tracker
-	boot   *netboot.Server
-	begun  time.Time
-	quiet  time.Duration // control.Config.Patience
+	cfg      Config
+	log      *slog.Logger
+	keys     *config.Keys
+	ip       netip.Addr
+	store    *store.Bolt
+	engine   *control.Engine
+	relays   *relays.Book
+	captures *captures.Book
+	seeder   *seeder.Seeder
+	track    *tracker.Tracker
+	boot     *netboot.Server
+	begun    time.Time
+	quiet    time.Duration // control.Config.Patience
+	beside   bool          // tests: agents run on the server's own machine
 
 	agents, admin, plain net.Listener
 	seedPort             uint16
@@ -214,12 +217,16 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), mbps: s.seedMbps, roomMbps: s.cfg.RoomMbps, log: s.log,
 		served: map[[20]byte]*served{}, relays: map[[20]byte][]registry.Seed{}}
 	imgs := newImages(lib)
-	taken := captures.New(lib, func(v *library.Version) api.Image {
+	s.captures = captures.New(lib, func(v *library.Version) api.Image {
 		d := v.Digest()
 		return describe(v.Manifest(), hex.EncodeToString(d[:]))
 	}, s.log.With("part", "capture"))
-	s.onClose(taken.Close)
-	s.engine, err = control.New(ctx, control.Config{Store: s.store, Captures: taken, Key: s.keys.Server, Self: ownIdentity(), Images: imgs, Swarms: sw,
+	s.onClose(s.captures.Close)
+	self := ownIdentity()
+	if s.beside {
+		self = inventory.Self{}
+	}
+	s.engine, err = control.New(ctx, control.Config{Store: s.store, Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
 		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
 		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet})
 	if err != nil {

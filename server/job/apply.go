@@ -107,7 +107,7 @@ func lower(st api.State) string {
 }
 
 func (c *change) fail(code, text string) {
-	c.s.Code, c.s.Error = code, clip(text)
+	c.s.Code, c.s.Error = code, clipTo(text, maxErrorText)
 	c.to(api.StateFailed, text)
 }
 

@@ -28,7 +28,8 @@ const (
 	checkSlack    = 5 * time.Minute
 	checkRate     = 40_000_000 // bytes per second a disk reads at the very least
 	maxTimeline   = 100        // entries kept per slot
-	maxReportText = 300        // bytes of an agent's own words that are kept
+	maxReportText = 300        // bytes of an agent's own words that are kept per entry of the timeline
+	maxErrorText  = 2000       // bytes of what ended a slot: all findings about a disk
 )
 
 // Job is one deployment, or one capture. Everything but Ended, Result, Cancelled
@@ -205,9 +206,11 @@ func (s *Slot) note(now time.Time, text string) {
 	s.Timeline = append(tl, e)
 }
 
-func clip(text string) string {
-	if len(text) > maxReportText {
-		return text[:maxReportText] + "..."
+func clip(text string) string { return clipTo(text, maxReportText) }
+
+func clipTo(text string, n int) string {
+	if len(text) > n {
+		return text[:n] + "..."
 	}
 	return text
 }

@@ -109,7 +109,7 @@ func (b *Book) Drop(id uint64) {
 	delete(b.open, id)
 	b.mu.Unlock()
 	if e == nil { // not begun, or not since the last start
-		if err := b.lib.DropCapture(id); err != nil {
+		if err := b.lib.DropCapture(id); err != nil && !errors.Is(err, library.ErrBusy) { // busy: an earlier call is at it
 			b.log.Error("capture is not removed", "job", id, "err", err)
 		}
 		return

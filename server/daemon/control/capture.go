@@ -127,7 +127,7 @@ func (e *Engine) CaptureState(ctx context.Context, cert string) (api.CaptureStat
 	case s.State.Good():
 		return api.CaptureState{Phase: api.CapturePublished, Image: j.Image + "/" + j.Version}, nil
 	case !s.Live():
-		return api.CaptureState{Phase: api.CaptureFailed, Code: s.Code, Error: s.Error}, nil
+		return api.CaptureState{}, conflict(api.CodeNoOrder, "the capture has ended: the host is %s in job %d. %s", s.State, s.Job, s.Error)
 	}
 	return e.cfg.Captures.State(j.ID), nil
 }
