@@ -19,7 +19,7 @@ import (
 )
 
 func newImage(e *env) *cobra.Command {
-	return group("image", "disk images", newImport(e), newImageLs(e), newImageShow(e), newImageVerify(e), newImageRm(e))
+	return group("image", "disk images", newImport(e), newCapture(e), newImageLs(e), newImageShow(e), newImageVerify(e), newImageRm(e))
 }
 
 // browse opens the image store for reading. It makes nothing, not even keys: a
