@@ -50,6 +50,8 @@ func (v View) Advice() string {
 		return "Nothing has been changed. The PC starts from its own disk."
 	case v.Verified:
 		return "Finished, restarting"
+	case v.Capture:
+		return "This PC is only read, nothing is changed. If switched off, it goes on next time."
 	case v.Committed:
 		return ">>> DO NOT SWITCH OFF. The PC restarts by itself. <<<"
 	}

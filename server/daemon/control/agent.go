@@ -345,6 +345,9 @@ func (e *Engine) ImageFile(ctx context.Context, cert, file string) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
+	if j.IsCapture() {
+		return nil, conflict(api.CodeNoOrder, "a capture has no image to fetch")
+	}
 	raw, err := e.cfg.Images.File(j.Image, j.Version, file)
 	if err != nil {
 		return nil, fmt.Errorf("read %s of image %s/%s: %w", file, j.Image, j.Version, err)
