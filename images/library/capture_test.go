@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -71,6 +72,30 @@ func (x *terminal) cell(ord int, size int64) (sum [32]byte, b []byte) {
 	return sha256.Sum256(buf), x.enc[size].Encode(nil, buf)
 }
 
+// goldenCopy is a golden disk of the test's own, which is made once for the tests of captures.
+func goldenCopy(t *testing.T, k *fixture.Kit) string {
+	t.Helper()
+	goldenOnce.Do(func() {
+		var err error
+		if goldenDisk, err = os.ReadFile(golden(t, k)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if goldenDisk == nil {
+		t.Skip("the disk could not be made, see the test before")
+	}
+	path := k.Path("golden.img")
+	if err := os.WriteFile(path, goldenDisk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var (
+	goldenOnce sync.Once
+	goldenDisk []byte
+)
+
 // send sends the cells from Next on, up to ordinal end.
 func (x *terminal) send(c *Capture, end int) {
 	x.t.Helper()
@@ -102,7 +127,7 @@ func closed(t *testing.T, c interface{ Close() error }) {
 // the first process left and somebody spoilt is asked for again.
 func TestCaptureEqualsImport(t *testing.T) {
 	k := fixture.New(t, testreq.Tool)
-	disk := golden(t, k)
+	disk := goldenCopy(t, k)
 	l, dir := newLibrary(t)
 	imported := mustImport(t, l, ImportOptions{Name: "imported", File: disk})
 	x := newTerminal(t, disk)
@@ -177,7 +202,7 @@ func TestCaptureEqualsImport(t *testing.T) {
 
 func TestCaptureRefuses(t *testing.T) {
 	k := fixture.New(t, testreq.Tool)
-	x := newTerminal(t, golden(t, k))
+	x := newTerminal(t, goldenCopy(t, k))
 	l, dir := newLibrary(t)
 	for name, d := range map[string]Draft{
 		"no size":         {Sector: 512, Used: x.used},
@@ -244,7 +269,7 @@ func TestCaptureRefuses(t *testing.T) {
 // another used map. Nothing is published.
 func TestCaptureOfAChangedDisk(t *testing.T) {
 	k := fixture.New(t, testreq.Tool)
-	disk := golden(t, k)
+	disk := goldenCopy(t, k)
 	before := newTerminal(t, disk)
 	root := k.Slice(disk, rootAt, rootSize)
 	file := k.Path("new")
@@ -274,7 +299,7 @@ func TestCaptureOfAChangedDisk(t *testing.T) {
 // TestCaptureForced: a guard that was overridden stays in the manifest, with its reason.
 func TestCaptureForced(t *testing.T) {
 	k := fixture.New(t, testreq.Tool)
-	disk := golden(t, k)
+	disk := goldenCopy(t, k)
 	write(t, disk, rootAt+1024+96, []byte{0x46}) // needs_recovery
 	x := newTerminal(t, disk, survey.Dirty)
 	l, _ := newLibrary(t)
