@@ -26,7 +26,7 @@ const (
 	captureLog   = "cells.log" // what has arrived, see captureRecord
 	captureDraft = "draft"     // digest of what the terminal said of its disk
 	spaceEvery   = 64          // cells between two looks at the free space
-	maxTouched   = 1 << 26     // cells with used bytes: bounds what a terminal can make the server count
+	maxTouched   = 1 << 22     // cells with used bytes: bounds what a terminal can make the server count
 )
 
 // Draft is what a terminal says of its disk before it sends cells.

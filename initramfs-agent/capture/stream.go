@@ -61,14 +61,17 @@ func NewStream(ctx context.Context, d Disk, used []manifest.Extent, cell int64, 
 	s := &Stream{order: make(chan *result, ahead), free: make(chan []byte, ahead+1), cancel: cancel, next: from, cell: cell}
 	work := make(chan *result)
 	masker := mask.FromUsed(used)
+	var workers []*worker
 	for range min(runtime.NumCPU(), maxWorkers, ahead) {
 		w, err := newWorker(d, masker, cell)
 		if err != nil {
 			cancel()
-			s.wg.Wait()
 			return nil, err
 		}
-		s.wg.Go(func() { w.run(ctx, work, s) }) // ends with ctx or with work
+		workers = append(workers, w)
+	}
+	for _, w := range workers {
+		s.wg.Go(func() { w.run(ctx, work, s) }) // ends with work
 	}
 	s.wg.Go(func() { // ends with ctx or behind the last cell
 		defer close(s.order)

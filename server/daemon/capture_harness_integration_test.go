@@ -189,6 +189,18 @@ func quietSite(t *testing.T) *site {
 	return s
 }
 
+// received is how many cells of a capture the server has when no more come.
+func (s *site) received(id uint64) int {
+	n, since := -1, time.Now()
+	for time.Since(since) < s.quiet {
+		if st := s.srv.captures.State(id); st.Next != n {
+			n, since = st.Next, time.Now()
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return n
+}
+
 // silent waits until the server takes a host's agent for gone.
 func (s *site) silent(host string) {
 	s.t.Helper()
