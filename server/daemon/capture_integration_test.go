@@ -68,6 +68,7 @@ func TestCapture(t *testing.T) {
 			s.wantState("a1", api.StateCapturing)
 			goesOn("after the cut")
 			s.restart()
+			g.at(mib, func() { goesOn("after the server's restart") })
 		})
 	})
 	out, err := x.run(t.Context(), g.addr)
@@ -80,7 +81,7 @@ func TestCapture(t *testing.T) {
 	}
 	v := s.equal(file, "lab")
 	x.untouched()
-	if cuts != 2 {
+	if cuts != 3 {
 		t.Errorf("%d cuts; the image of %d bytes is too small for this test", cuts, v.FrameBytes())
 	}
 	sl := s.slot("a1")
