@@ -82,9 +82,11 @@ type JobPlan struct {
 	Hosts   []JobPlanHost `json:"hosts"`
 }
 
-// Job is one deployment with its slots.
+// Job is one deployment, or a capture, with its slots. A capture has a Version
+// when it is done.
 type Job struct {
 	ID           uint64    `json:"id"`
+	Kind         string    `json:"kind,omitempty"` // "" = deployment, KindCapture
 	Image        string    `json:"image"`
 	Version      string    `json:"version"`
 	Room         string    `json:"room"`
@@ -183,7 +185,7 @@ const (
 	RouteServer  = "/v1/server" // GET ServerInfo
 	RouteRooms   = "/v1/rooms"  // GET []Room
 	RouteHosts   = "/v1/hosts"  // GET []Host; POST Host (add or change); /{name} GET, DELETE
-	RouteImages  = "/v1/images" // GET []Image
+	RouteImages  = "/v1/images" // GET []Image; /{name}/capture POST CaptureCreate -> Job
 	RouteJobs    = "/v1/jobs"   // GET []Job (newest first, without timelines); POST JobCreate -> Job or JobPlan; /{id} GET Job; /{id}/report GET; /{id}/cancel POST
 	RouteRelays  = "/v1/relays" // GET []Relay; POST RelayAdd -> RelayToken; /{name} DELETE
 	RouteAdminEv = "/v1/events" // GET SSE: "event: log" with id, "event: tick"; ?since=SEQ

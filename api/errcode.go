@@ -22,6 +22,8 @@ const (
 	CodeHeld         = "HO"
 	CodeBadOrder     = "OR" // the order was refused by the agent
 	CodeBadImage     = "IM" // manifest, signature or torrent do not fit together
+	CodeGuard        = "GU" // something speaks against an image of this disk
+	CodeCapture      = "CA" // what was captured does not fit together
 	CodeDiskSector   = "DZ" // 512/4096 logical sector mismatch
 	CodeAmbiguous    = "DA" // more than one disk fits
 	CodeDiskForeign  = "DF" // it is part of a RAID, a pool, or encrypted, and the job does not say to replace that
@@ -40,6 +42,7 @@ const (
 	CodeAttempts     = "attempts_used_up"
 	CodeNoSession    = "no_session"
 	CodeTooManyTries = "too_many"
+	CodeNoSpace      = "no_space"  // the server's disk is full
 	CodeBadToken     = "bad_token" // no relay has this token
 )
 

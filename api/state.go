@@ -5,6 +5,7 @@ package api
 //	PENDING -> ARMED -> BOOTING -> ENROLLED -> CHECKING =[commence]=> WRITING ->
 //	VERIFYING -> FINALISING -> DONE -> REBOOTING -> CONFIRMED
 //
+// A capture goes CHECKING -> CAPTURING -> VERIFYING -> DONE and never writes;
 // with SKIPPED, CANCELLED, NO_SHOW, FAILED as other ends and HELD as "needs a
 // person".
 type State string
@@ -17,6 +18,7 @@ const (
 	StateBooting    State = "BOOTING"
 	StateEnrolled   State = "ENROLLED"
 	StateChecking   State = "CHECKING"
+	StateCapturing  State = "CAPTURING" // of a capture, in place of WRITING: cells travel to the server
 	StateWriting    State = "WRITING"
 	StateVerifying  State = "VERIFYING"
 	StateFinalising State = "FINALISING"
@@ -34,7 +36,7 @@ const (
 func AllStates() []State {
 	return []State{
 		StatePending, StateArmed, StateWaking, StateBooting, StateEnrolled, StateChecking,
-		StateWriting, StateVerifying, StateFinalising, StateDone, StateRebooting, StateConfirmed,
+		StateCapturing, StateWriting, StateVerifying, StateFinalising, StateDone, StateRebooting, StateConfirmed,
 		StateSkipped, StateCancelled, StateNoShow, StateFailed, StateHeld,
 	}
 }
@@ -70,6 +72,8 @@ func (s State) Mark() string {
 		return "ag"
 	case StateChecking:
 		return "ck"
+	case StateCapturing:
+		return "cp"
 	case StateWriting:
 		return "wr"
 	case StateVerifying:

@@ -142,6 +142,12 @@ func (c *Client) CreateJob(ctx context.Context, j api.JobCreate) (out api.Job, e
 	return out, c.call(ctx, http.MethodPost, api.RouteJobs, j, &out)
 }
 
+// Capture orders an image of a host's disk, which is not written to. It is safe
+// to repeat like CreateJob.
+func (c *Client) Capture(ctx context.Context, image string, r api.CaptureCreate) (out api.Job, err error) {
+	return out, c.call(ctx, http.MethodPost, api.RouteImages+"/"+url.PathEscape(image)+"/capture", r, &out)
+}
+
 // PlanJob is the dry run of CreateJob.
 func (c *Client) PlanJob(ctx context.Context, j api.JobCreate) (out api.JobPlan, err error) {
 	j.DryRun = true

@@ -185,12 +185,9 @@ func Peek(env *Envelope, f Facts) (*Order, error) {
 		return nil, refuse(BadVersion, "unknown end %q", o.After)
 	case o.Personalise != PersonaliseRequire && o.Personalise != PersonaliseTry && o.Personalise != PersonaliseOff:
 		return nil, refuse(BadVersion, "unknown personalise %q", o.Personalise)
-	case o.ServerKeyID != env.KeyID:
-		return nil, refuse(UnknownKey, "order names key %q, envelope %q", o.ServerKeyID, env.KeyID)
-	case f.Nonce == "" || o.AgentNonce != f.Nonce:
-		return nil, refuse(WrongNonce, "the nonce is not of this boot")
-	case f.BootID == "" || o.BootID != f.BootID:
-		return nil, refuse(WrongBoot, "order is for boot %q", o.BootID)
+	}
+	if err := matchBoot(env, o.ServerKeyID, o.AgentNonce, o.BootID, f); err != nil {
+		return nil, err
 	}
 	return &o, matchHost(o.Host, f)
 }
@@ -230,17 +227,12 @@ func matchHost(h HostID, f Facts) error {
 }
 
 func matchDisk(o *Order, d DiskID) error {
-	want := o.Disk
+	if err := matchIdentity(o.Disk, d); err != nil {
+		return err
+	}
 	switch {
-	case want.WWN != "" && !strings.EqualFold(want.WWN, d.WWN),
-		want.WWN == "" && !strings.EqualFold(want.Serial, d.Serial),
-		want.Bytes != d.Bytes, want.Bus != d.Bus,
-		want.WWN == "" && want.Serial == "" && want.Model != d.Model:
-		return refuse(WrongDisk, "order names %s %q %d bytes on %s, found %s %q %d bytes on %s",
-			want.Model, firstNonEmpty(want.Serial, want.WWN), want.Bytes, want.Bus,
-			d.Model, firstNonEmpty(d.Serial, d.WWN), d.Bytes, d.Bus)
-	case want.Sector != d.Sector || o.Image.Sector != d.Sector:
-		return refuse(WrongSector, "image has %d-byte sectors, order says %d, the disk has %d", o.Image.Sector, want.Sector, d.Sector)
+	case o.Disk.Sector != d.Sector || o.Image.Sector != d.Sector:
+		return refuse(WrongSector, "image has %d-byte sectors, order says %d, the disk has %d", o.Image.Sector, o.Disk.Sector, d.Sector)
 	case d.Bytes < o.Image.MinDiskBytes || o.Image.MinDiskBytes <= 0:
 		return refuse(TooSmall, "the disk has %d bytes, the image needs %d", d.Bytes, o.Image.MinDiskBytes)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"labswarm/images/survey"
 	"labswarm/internal/units"
 )
 
@@ -50,18 +51,13 @@ func (e *NoSpaceError) Error() string {
 
 // Names of the guards that ImportOptions.Force may override.
 const (
-	ForceDirty      = "dirty"      // a filesystem was not unmounted cleanly
-	ForceHibernated = "hibernated" // a sleeping system will go on with a filesystem
-	ForceUnchanged  = "unchanged"  // the content equals the newest version
+	ForceDirty      = survey.Dirty
+	ForceHibernated = survey.Hibernated
+	ForceUnchanged  = "unchanged" // the content equals the newest version
 )
 
 // Finding is one reason not to make an image of a disk.
-type Finding struct {
-	Part  int    // partition number
-	FS    string // its filesystem
-	Guard string // the name --force takes; "" when it cannot be overridden
-	Text  string
-}
+type Finding = survey.Finding
 
 // GuardError lists every finding at once.
 type GuardError struct {
@@ -73,7 +69,7 @@ func (e *GuardError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%q cannot become an image as it is:", e.File)
 	for _, f := range e.Findings {
-		fmt.Fprintf(&b, "\n  partition %d (%s): %s", f.Part, f.FS, f.Text)
+		fmt.Fprintf(&b, "\n  %s", f)
 		if f.Guard != "" {
 			fmt.Fprintf(&b, " (--force=%s takes it all the same)", f.Guard)
 		}

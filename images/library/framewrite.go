@@ -104,16 +104,21 @@ func (w *frameWriter) put(ord int64, b []byte) error {
 		if _, err := w.f.WriteAt(b, w.off); err != nil {
 			return err
 		}
-		w.index = binary.LittleEndian.AppendUint64(w.index, uint64(w.off))
-		w.index = binary.LittleEndian.AppendUint32(w.index, uint32(len(b)))
-		w.index = binary.LittleEndian.AppendUint32(w.index, crc32.Checksum(b, castagnoli()))
-		w.off += int64(len(b))
+		w.entry(len(b), crc32.Checksum(b, castagnoli()))
 	}
 	if grown {
 		close(w.moved)
 		w.moved = make(chan struct{})
 	}
 	return nil
+}
+
+// entry takes the frame that was written at off into the index.
+func (w *frameWriter) entry(n int, crc uint32) {
+	w.index = binary.LittleEndian.AppendUint64(w.index, uint64(w.off))
+	w.index = binary.LittleEndian.AppendUint32(w.index, uint32(n))
+	w.index = binary.LittleEndian.AppendUint32(w.index, crc)
+	w.off += int64(n)
 }
 
 func (w *frameWriter) wait(ctx context.Context, ord int64) error {

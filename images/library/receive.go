@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"labswarm/images/manifest"
 	"labswarm/images/mask"
 )
@@ -88,26 +86,7 @@ func (l *Library) receive(ctx context.Context, name, version string, f Files, pr
 
 // fetchDir makes or finds the folder and takes the lock that says that somebody is at work.
 func (l *Library) fetchDir(name, version string) (*temp, error) {
-	unlock, err := l.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	dir := l.fetchPath(name, version)
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
-	hold, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := flock(hold, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrBusy
-		}
-		return nil, errors.Join(err, hold.Close())
-	}
-	return &temp{dir, hold}, nil
+	return l.holdDir(l.fetchPath(name, version))
 }
 
 func (l *Library) fetchPath(name, version string) string {

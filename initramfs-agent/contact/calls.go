@@ -75,6 +75,28 @@ func (c *Client) Result(ctx context.Context, r api.Result) (api.ResultAck, error
 	return ack, err
 }
 
+// CaptureState asks how far the capture of this session is.
+func (c *Client) CaptureState(ctx context.Context) (api.CaptureState, error) {
+	var st api.CaptureState
+	_, _, err := c.do(ctx, http.MethodGet, api.RouteCapture, nil, &st)
+	return st, err
+}
+
+// CaptureDraft tells the server what is to come.
+func (c *Client) CaptureDraft(ctx context.Context, d api.CaptureDraft) (api.CaptureState, error) {
+	d.BootID = c.BootID
+	var st api.CaptureState
+	_, _, err := c.do(ctx, http.MethodPost, api.RouteCapture, d, &st)
+	return st, err
+}
+
+// CaptureFinish says that all cells were sent.
+func (c *Client) CaptureFinish(ctx context.Context) (api.CaptureState, error) {
+	var st api.CaptureState
+	_, _, err := c.do(ctx, http.MethodPost, api.RouteCaptureFinish, struct{}{}, &st)
+	return st, err
+}
+
 // Log sends the last log lines.
 func (c *Client) Log(ctx context.Context, text string) error {
 	const limit = 100 << 10 // the server takes bodies of 128 KiB, JSON escapes included

@@ -20,13 +20,9 @@ import (
 
 func swap(uuid string) string { return identity.SwapUUID(uuid) }
 
-// accept fetches the order and applies every rule to it. It reads the disk's
-// description only; nothing was opened when it returns.
-func (s *session) accept(ctx context.Context) (o order.Order, v *order.Verified, b *bundle.Bundle, d api.Disk, err error) {
-	env, err := s.await(ctx)
-	if err != nil {
-		return o, nil, nil, d, err
-	}
+// accept applies every rule to the order. It reads the disk's description only;
+// nothing was opened when it returns.
+func (s *session) accept(ctx context.Context, env *order.Envelope) (o order.Order, v *order.Verified, b *bundle.Bundle, d api.Disk, err error) {
 	peek, err := order.Peek(env, s.facts(order.DiskID{}))
 	if err != nil {
 		return o, nil, nil, d, err

@@ -116,17 +116,29 @@ func (s *session) run(ctx context.Context) (err error) {
 	s.goSafe(func() error { return s.progressLoop(ctx) })
 	s.goSafe(func() error { return s.eventLoop(ctx) })
 	s.goSafe(func() error { return s.doubtLoop(ctx) })
-	o, v, b, d, err := s.accept(ctx)
-	if err == nil {
-		err = s.deploy(ctx, o, v, b, d)
-	}
-	err = s.cause(ctx, err)
+	err = s.cause(ctx, s.obeyOrder(ctx))
 	var local *localError
 	if err == nil || errors.As(err, &local) {
 		return err
 	}
 	s.failed(ctx, err)
 	return err
+}
+
+// obeyOrder fetches the order and does what it says: its type decides what can be done at all.
+func (s *session) obeyOrder(ctx context.Context) error {
+	env, err := s.await(ctx)
+	if err != nil {
+		return err
+	}
+	if env.Type == order.TypeCapture {
+		return s.capture(ctx, env)
+	}
+	o, v, b, d, err := s.accept(ctx, env)
+	if err != nil {
+		return err
+	}
+	return s.deploy(ctx, o, v, b, d)
 }
 
 // cause prefers the reason why the session was ended over the error that its

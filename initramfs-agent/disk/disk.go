@@ -178,13 +178,5 @@ func (s *Set) recheck(fd int, want order.DiskID, d api.Disk) error {
 	if _, err := target.Choose(want, []api.Disk{again}); err != nil {
 		return err
 	}
-	size, err := ioctlSize(fd)
-	if err != nil || size != want.Bytes {
-		return wrong("size %d, the order says %d (%v)", size, want.Bytes, err)
-	}
-	sector, err := unix.IoctlGetInt(fd, unix.BLKSSZGET)
-	if err != nil || sector != want.Sector {
-		return wrong("sector size %d, the order says %d (%v)", sector, want.Sector, err)
-	}
-	return nil
+	return s.same(fd, want, d)
 }

@@ -27,6 +27,7 @@ type View struct {
 	Version           string
 	Committed         bool // the point of no return is passed
 	Verified          bool // the disk is proven
+	Capture           bool // the disk is read for an image, and never written
 
 	Code, Problem string // a failure takes the whole screen
 }
@@ -49,16 +50,20 @@ func (v View) Advice() string {
 		return "Nothing has been changed. The PC starts from its own disk."
 	case v.Verified:
 		return "Finished, restarting"
+	case v.Capture:
+		return "This PC is only read, nothing is changed. If switched off, it goes on next time."
 	case v.Committed:
 		return ">>> DO NOT SWITCH OFF. The PC restarts by itself. <<<"
 	}
 	return "You may switch off, nothing has been changed"
 }
 
-var steps = []struct {
+type step struct {
 	state api.State
 	text  string
-}{
+}
+
+var steps = []step{
 	{api.StateEnrolled, "waiting for the order"},
 	{api.StateChecking, "looking what is there already"},
 	{api.StateWriting, "writing"},
@@ -68,9 +73,22 @@ var steps = []struct {
 	{api.StateRebooting, "restarting"},
 }
 
+var captureSteps = []step{
+	{api.StateEnrolled, "waiting for the order"},
+	{api.StateChecking, "looking what is to be read"},
+	{api.StateCapturing, "reading this disk for an image"},
+	{api.StateVerifying, "the server checks the image"},
+	{api.StateDone, "done, the image is there"},
+	{api.StateRebooting, "restarting"},
+}
+
 // Step is the phase in words: "Step 3 of 6: writing".
 func (v View) Step() string {
-	for i, s := range steps {
+	list := steps
+	if v.Capture {
+		list = captureSteps
+	}
+	for i, s := range list {
 		if s.state == v.State {
 			return fmt.Sprintf("Step %d of %d: %s", min(i+1, 6), 6, s.text)
 		}

@@ -6,6 +6,7 @@ package daemon
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,14 +20,17 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
+	"labswarm/api"
 	"labswarm/api/order"
 	"labswarm/images/library"
 	"labswarm/internal/version"
 	"labswarm/server/config"
+	"labswarm/server/daemon/captures"
 	"labswarm/server/daemon/control"
 	"labswarm/server/daemon/keeper"
 	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
+	"labswarm/server/inventory"
 	"labswarm/server/netboot"
 	"labswarm/server/netboot/bootfile"
 	"labswarm/server/seeder"
@@ -84,20 +88,22 @@ func classify(err error) error {
 
 // server is everything that is open. Its parts are closed in reverse order.
 type server struct {
-	cfg    Config
-	log    *slog.Logger
-	keys   *config.Keys
-	ip     netip.Addr
-	store  *store.Bolt
-	engine *control.Engine
-	relays *relays.Book
-	keeper *keeper.Keeper
-	seeder *seeder.Seeder
-	track  *tracker.Tracker
-	boot   *netboot.Server
-	begun  time.Time
-	quiet  time.Duration // control.Config.Patience
-	look   time.Duration // keeper.Config.Look
+	cfg      Config
+	log      *slog.Logger
+	keys     *config.Keys
+	ip       netip.Addr
+	store    *store.Bolt
+	engine   *control.Engine
+	relays   *relays.Book
+	keeper   *keeper.Keeper
+	captures *captures.Book
+	seeder   *seeder.Seeder
+	track    *tracker.Tracker
+	boot     *netboot.Server
+	begun    time.Time
+	quiet    time.Duration // control.Config.Patience
+	look     time.Duration // keeper.Config.Look
+	beside   bool          // tests: agents run on the server's own machine
 
 	agents, admin, plain net.Listener
 	seedPort             uint16
@@ -189,7 +195,7 @@ func (s *server) bootFiles() (*bootfile.Files, error) {
 
 // openSwarm opens images, peers' port, tracker, engine and the agent port.
 func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
-	// With the key: the keeper removes versions and repairs them.
+	// With the key: captures are signed, the keeper removes versions and repairs them.
 	lib, err := library.Open(filepath.Join(s.cfg.StateDir, "images"), s.keys.Image, nil)
 	if err != nil {
 		return err
@@ -218,7 +224,16 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 		served: map[[20]byte]*served{}, relays: map[[20]byte][]registry.Seed{}}
 	sw.suspect = func(name, version, why string) { s.keeper.Suspect(name, version, why) }
 	imgs := newImages(lib)
-	s.engine, err = control.New(ctx, control.Config{Store: s.store, Key: s.keys.Server, Self: ownIdentity(), Images: imgs, Swarms: sw,
+	s.captures = captures.New(lib, func(v *library.Version) api.Image {
+		d := v.Digest()
+		return describe(v.Manifest(), hex.EncodeToString(d[:]))
+	}, s.log.With("part", "capture"))
+	s.onClose(s.captures.Close)
+	self := ownIdentity()
+	if s.beside {
+		self = inventory.Self{}
+	}
+	s.engine, err = control.New(ctx, control.Config{Store: s.store, Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
 		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
 		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet})
 	if err != nil {

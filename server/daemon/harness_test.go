@@ -42,11 +42,12 @@ type site struct {
 	image string
 	disk  []byte // the image's source disk
 
-	codec string        // of imports, "" = the usual
-	plain bool          // --plain-peers at the next start
-	rate  int64         // --seed-rate at the next start, bytes per second
-	quiet time.Duration // patience with agents of the next start, 0 = the usual
-	look  time.Duration // keeper.Config.Look of the next start, 0 = the usual
+	codec  string        // of imports, "" = the usual
+	plain  bool          // --plain-peers at the next start
+	rate   int64         // --seed-rate at the next start, bytes per second
+	quiet  time.Duration // patience with agents of the next start, 0 = the usual
+	look   time.Duration // keeper.Config.Look of the next start, 0 = the usual
+	beside bool          // agents run on this machine from the next start on
 
 	srv  *server
 	stop context.CancelFunc
@@ -124,7 +125,7 @@ func (s *site) start() {
 	if err := cfg.Fill(); err != nil {
 		s.t.Fatal(err)
 	}
-	srv := &server{cfg: cfg, log: slog.New(slog.NewTextHandler(io.Discard, nil)), ip: netip.MustParseAddr("127.0.0.1"), begun: time.Now(), quiet: s.quiet, look: s.look}
+	srv := &server{cfg: cfg, log: slog.New(slog.NewTextHandler(io.Discard, nil)), ip: netip.MustParseAddr("127.0.0.1"), begun: time.Now(), quiet: s.quiet, look: s.look, beside: s.beside}
 	rec, err := srv.openState()
 	if err == nil {
 		err = srv.openSwarm(s.t.Context(), rec)

@@ -32,7 +32,7 @@ func (s *site) another() string {
 	if err := os.WriteFile(file, s.disk, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	v, err := s.beside().Import(s.t.Context(), library.ImportOptions{Name: s.image, File: file, Codec: s.codec})
+	v, err := s.cmdline().Import(s.t.Context(), library.ImportOptions{Name: s.image, File: file, Codec: s.codec})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -40,8 +40,8 @@ func (s *site) another() string {
 	return v.Version()
 }
 
-// beside is the library as the command line opens it.
-func (s *site) beside() *library.Library {
+// cmdline is the library as the command line opens it.
+func (s *site) cmdline() *library.Library {
 	s.t.Helper()
 	keys, err := config.LoadKeys(s.dir)
 	if err != nil {
@@ -190,7 +190,7 @@ func TestWhoNeedsAVersion(t *testing.T) {
 	if _, err := s.cli.PlanJob(t.Context(), api.JobCreate{Image: s.image, Version: third, Room: "r1"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.beside().Remove(s.image, third); err != nil {
+	if err := s.cmdline().Remove(s.image, third); err != nil {
 		t.Fatal(err)
 	}
 	s.problem("POST", api.RouteJobs, "gone", `{"image":"tiny/`+third+`","room":"r1","confirm":"r1"}`, 404, api.CodeNotFound)

@@ -27,6 +27,7 @@ type AdminService interface {
 	PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, error)
 	CreateJob(ctx context.Context, req *api.JobCreate, idemKey string) (api.Job, error)
 	CancelJob(ctx context.Context, id uint64, by string) (api.Job, error)
+	CreateCapture(ctx context.Context, image string, req *api.CaptureCreate, idemKey string) (api.Job, error)
 	Relays(ctx context.Context) ([]api.Relay, error)
 	AddRelay(ctx context.Context, name string) (api.RelayToken, error)
 	RemoveRelay(ctx context.Context, name string) error
@@ -57,27 +58,28 @@ func NewAdmin(svc AdminService, log *slog.Logger) *Admin {
 	a := &Admin{svc: svc, log: log}
 	mux := http.NewServeMux()
 	for route, h := range map[string]handler{
-		"GET " + api.RouteServer:                 get(svc.Server),
-		"GET " + api.RouteRooms:                  get(svc.Rooms),
-		"GET " + api.RouteHosts:                  get(svc.Hosts),
-		"POST " + api.RouteHosts:                 a.putHost,
-		"GET " + api.RouteHosts + "/{name}":      a.host,
-		"DELETE " + api.RouteHosts + "/{name}":   a.removeHost,
-		"GET " + api.RouteImages:                 get(svc.ImageList),
-		"GET " + api.RouteImageStates:            get(svc.ImageStates),
-		"GET " + api.RouteImageGarbage:           a.imageGarbage,
-		"POST " + api.RouteImageRemove:           post(svc.RemoveImage),
-		"POST " + api.RouteImagePin:              post(svc.PinImage),
-		"POST " + api.RouteImageChecked:          post(svc.CheckedImage),
-		"GET " + api.RouteJobs:                   get(svc.Jobs),
-		"POST " + api.RouteJobs:                  a.createJob,
-		"GET " + api.RouteJobs + "/{id}":         a.job,
-		"POST " + api.RouteJobs + "/{id}/cancel": a.cancelJob,
-		"GET " + api.RouteJobs + "/{id}/report":  a.report,
-		"GET " + api.RouteRelays:                 get(svc.Relays),
-		"POST " + api.RouteRelays:                a.addRelay,
-		"DELETE " + api.RouteRelays + "/{name}":  a.removeRelay,
-		"GET " + api.RouteAdminEv:                a.events,
+		"GET " + api.RouteServer:                      get(svc.Server),
+		"GET " + api.RouteRooms:                       get(svc.Rooms),
+		"GET " + api.RouteHosts:                       get(svc.Hosts),
+		"POST " + api.RouteHosts:                      a.putHost,
+		"GET " + api.RouteHosts + "/{name}":           a.host,
+		"DELETE " + api.RouteHosts + "/{name}":        a.removeHost,
+		"GET " + api.RouteImages:                      get(svc.ImageList),
+		"GET " + api.RouteImageStates:                 get(svc.ImageStates),
+		"GET " + api.RouteImageGarbage:                a.imageGarbage,
+		"POST " + api.RouteImageRemove:                post(svc.RemoveImage),
+		"POST " + api.RouteImagePin:                   post(svc.PinImage),
+		"POST " + api.RouteImageChecked:               post(svc.CheckedImage),
+		"POST " + api.RouteImages + "/{name}/capture": a.capture,
+		"GET " + api.RouteJobs:                        get(svc.Jobs),
+		"POST " + api.RouteJobs:                       a.createJob,
+		"GET " + api.RouteJobs + "/{id}":              a.job,
+		"POST " + api.RouteJobs + "/{id}/cancel":      a.cancelJob,
+		"GET " + api.RouteJobs + "/{id}/report":       a.report,
+		"GET " + api.RouteRelays:                      get(svc.Relays),
+		"POST " + api.RouteRelays:                     a.addRelay,
+		"DELETE " + api.RouteRelays + "/{name}":       a.removeRelay,
+		"GET " + api.RouteAdminEv:                     a.events,
 	} {
 		mux.Handle(route, wrap(log, h))
 	}
@@ -189,23 +191,15 @@ func (a *Admin) createJob(w http.ResponseWriter, r *http.Request) error {
 		}
 		return answer(w, plan)
 	}
-	key := r.Header.Get("Idempotency-Key")
-	if key == "" || len(key) > maxKey {
-		return fail(http.StatusBadRequest, api.CodeUsage, "creating a job needs an Idempotency-Key header of 1 to %d characters, so that a repeated request makes no second job", maxKey)
+	key, err := idemKey(r, "creating a job")
+	if err != nil {
+		return err
 	}
 	j, err := a.svc.CreateJob(r.Context(), &req, key)
 	if err != nil {
 		return err
 	}
-	raw, err := json.Marshal(j)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Location", api.RouteJobs+"/"+strconv.FormatUint(j.ID, 10))
-	w.WriteHeader(http.StatusCreated)
-	_, _ = w.Write(raw) // the client has gone: it asks again with the same key
-	return nil
+	return created(w, j)
 }
 
 // events streams log events from a number on, and ticks.

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -32,6 +33,12 @@ type AgentService interface {
 	Commence(ctx context.Context, cert string, req *api.CommenceRequest) (json.RawMessage, error)
 	Progress(ctx context.Context, cert string, from netip.Addr, p *api.Progress) (api.ProgressReply, error)
 	Result(ctx context.Context, cert string, r *api.Result) (api.ResultAck, error)
+	// CaptureState refuses sessions that do not capture.
+	CaptureState(ctx context.Context, cert string) (api.CaptureState, error)
+	CaptureDraft(ctx context.Context, cert string, d *api.CaptureDraft) (api.CaptureState, error)
+	// CaptureCells reads body to its end; abort ends a read that waits.
+	CaptureCells(ctx context.Context, cert string, body io.Reader, abort func()) (api.CaptureState, error)
+	CaptureFinish(ctx context.Context, cert string) (api.CaptureState, error)
 	SaveLog(ctx context.Context, cert string, req *api.LogRequest) error
 	// Subscribe delivers the newest assignment as it changes.
 	Subscribe(ctx context.Context, cert string) (ch <-chan api.Assignment, cancel func(), err error)
@@ -71,14 +78,18 @@ func NewAgent(svc AgentService, cert tls.Certificate, log *slog.Logger) *Agent {
 	mux := http.NewServeMux()
 	a.mux = mux
 	for route, h := range map[string]handler{
-		"POST " + api.RouteEnrol:    a.enrol,
-		"GET " + api.RouteOrder:     a.order,
-		"GET " + api.RouteImage:     a.image,
-		"POST " + api.RouteCommence: a.commence,
-		"POST " + api.RouteProgress: a.progress,
-		"GET " + api.RouteEvents:    a.events,
-		"POST " + api.RouteResult:   a.result,
-		"POST " + api.RouteLog:      a.keepLog,
+		"POST " + api.RouteEnrol:         a.enrol,
+		"GET " + api.RouteOrder:          a.order,
+		"GET " + api.RouteImage:          a.image,
+		"POST " + api.RouteCommence:      a.commence,
+		"POST " + api.RouteProgress:      a.progress,
+		"GET " + api.RouteEvents:         a.events,
+		"POST " + api.RouteResult:        a.result,
+		"POST " + api.RouteLog:           a.keepLog,
+		"GET " + api.RouteCapture:        a.captureState,
+		"POST " + api.RouteCapture:       a.captureDraft,
+		"POST " + api.RouteCaptureCells:  a.captureCells,
+		"POST " + api.RouteCaptureFinish: a.captureFinish,
 	} {
 		mux.Handle(route, wrap(log, h))
 	}

@@ -44,6 +44,8 @@ func Apply(j *Job, s Slot, ev Event, now time.Time) (Slot, []Line, error) {
 		err = c.commence(e)
 	case Done:
 		err = c.result(e)
+	case Captured:
+		err = c.captured(e)
 	case Gone:
 		c.gone(e)
 	case Sighting:
@@ -160,9 +162,9 @@ func (c *change) boot(e Boot) error {
 }
 
 // Resumable reports whether a HELD slot goes on by itself when the host boots
-// again: its disk is half written and it was held for silence only.
+// again: its disk is half written, or only read, and it was held for silence only.
 func Resumable(s *Slot) bool {
-	return s.State == api.StateHeld && s.Silence && s.PONR
+	return s.State == api.StateHeld && s.Silence && (s.PONR || s.capture())
 }
 
 func (c *change) conflict(e Conflict) {

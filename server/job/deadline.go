@@ -34,11 +34,13 @@ func (c *change) tick(e Tick) {
 		}
 	case api.StateChecking:
 		c.slow("checking its disk", inState)
-	case api.StateWriting:
-		if moved := later(s.Since, e.Moved); c.now.Sub(moved) >= stallLimit {
-			c.hold(api.CodeHeld, fmt.Sprintf("no progress for %s: look at the host, then switch it off and on to resume", stallLimit), true)
-		}
+	case api.StateWriting, api.StateCapturing:
+		c.stalled(e)
 	case api.StateVerifying:
+		if s.capture() { // the server reads back, and says how far it is
+			c.stalled(e)
+			break
+		}
 		c.slow("reading back its disk", inState)
 	case api.StateFinalising:
 		if inState >= finishLimit {
@@ -56,9 +58,22 @@ func (c *change) tick(e Tick) {
 	}
 }
 
+// stalled holds a host whose figures do not change.
+func (c *change) stalled(e Tick) {
+	if moved := later(c.s.Since, e.Moved); c.now.Sub(moved) >= stallLimit {
+		c.hold(api.CodeHeld, fmt.Sprintf("no progress for %s: look at the host, then switch it off and on to resume", stallLimit), true)
+	}
+}
+
 // windowEnd ends slots when the job's time is over.
 func (c *change) windowEnd() bool {
 	s := &c.s
+	if c.now.Before(c.j.NotAfter) {
+		return false
+	}
+	if ended, judged := c.captureWindow(); judged {
+		return ended
+	}
 	switch {
 	case s.PONR && !c.j.InOverrun(c.now):
 		text := "the job's window and its overrun ended before the disk was finished"
@@ -66,7 +81,7 @@ func (c *change) windowEnd() bool {
 			text = "held until the job's end: " + s.Error
 		}
 		c.fail(api.CodeHeld, text)
-	case s.PONR || c.now.Before(c.j.NotAfter):
+	case s.PONR:
 		return false
 	case s.State == api.StatePending || s.State == api.StateArmed || s.State == api.StateWaking:
 		s.Error = "never seen while the job's window was open"

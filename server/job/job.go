@@ -28,14 +28,16 @@ const (
 	checkSlack    = 5 * time.Minute
 	checkRate     = 40_000_000 // bytes per second a disk reads at the very least
 	maxTimeline   = 100        // entries kept per slot
-	maxReportText = 300        // bytes of an agent's own words that are kept
-	maxErrorText  = 1000       // bytes of why a host failed: a refused disk is told with all disks of its PC
+	maxReportText = 300        // bytes of an agent's own words that are kept per entry of the timeline
+	maxErrorText  = 2000       // bytes of what ended a slot: all findings about a disk
 )
 
-// Job is one deployment. Everything but Ended, Result, Cancelled and SeedSent
-// is fixed when it is created.
+// Job is one deployment, or one capture. Everything but Ended, Result, Cancelled
+// and SeedSent is fixed when it is created; so are Version and the figures of the
+// image, but for a capture, which has them when it is done.
 type Job struct {
 	ID       uint64        `json:"id"`
+	Kind     string        `json:"kind,omitempty"` // "" = deployment, KindCapture
 	Image    string        `json:"image"`
 	Version  string        `json:"version"`
 	Room     string        `json:"room"`
@@ -62,6 +64,8 @@ type Job struct {
 	ManifestDigest string     `json:"manifest_digest"`
 	Readback       string     `json:"readback"` // what a right disk reads back as
 
+	Force []string `json:"force,omitempty"` // of a capture: guards that are overridden
+
 	Cancelled time.Time `json:"cancelled,omitzero"`
 	Ended     time.Time `json:"ended,omitzero"`
 	Result    string    `json:"result"`
@@ -80,6 +84,7 @@ func (j *Job) InOverrun(now time.Time) bool { return now.Before(j.NotAfter.Add(j
 // Slot is one host in one job.
 type Slot struct {
 	Job   uint64    `json:"job"`
+	Kind  string    `json:"kind,omitempty"` // of the job
 	Host  string    `json:"host"`
 	Room  string    `json:"room"`
 	MAC   string    `json:"mac"`
@@ -151,7 +156,7 @@ func (s *Slot) AttemptsLeft(j *Job) bool { return s.Soft < j.MaxSoft && s.Hard <
 // Active reports whether an agent is at work in this state.
 func Active(s api.State) bool {
 	switch s {
-	case api.StateEnrolled, api.StateChecking, api.StateWriting, api.StateVerifying, api.StateFinalising:
+	case api.StateEnrolled, api.StateChecking, api.StateCapturing, api.StateWriting, api.StateVerifying, api.StateFinalising:
 		return true
 	}
 	return false
@@ -166,7 +171,7 @@ func wrote(s api.State) bool {
 func New(j *Job, hosts []api.Host, now time.Time) []Slot {
 	out := make([]Slot, 0, len(hosts))
 	for _, h := range hosts {
-		s := Slot{Job: j.ID, Host: h.Name, Room: h.Room, MAC: h.MAC, State: api.StatePending, Since: now}
+		s := Slot{Job: j.ID, Kind: j.Kind, Host: h.Name, Room: h.Room, MAC: h.MAC, State: api.StatePending, Since: now}
 		s.note(now, "job created")
 		out = append(out, s)
 	}

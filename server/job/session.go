@@ -71,6 +71,9 @@ func (c *change) report(e Report) error {
 	if err := s.mine(e.BootID, ""); err != nil {
 		return err
 	}
+	if s.capture() {
+		return c.reportCapture(e)
+	}
 	from := s.State
 	if from == api.StateHeld && !s.Silence {
 		return nil // a person decides
@@ -112,6 +115,8 @@ func CommenceVerdict(j *Job, s *Slot, e Commence, now time.Time) error {
 		return &RefusedError{Code: api.CodeStaleFence, Text: fmt.Sprintf(format, a...)}
 	}
 	switch {
+	case j.IsCapture() || s.capture():
+		return stale("a capture never writes")
 	case e.OrderID == "" || e.OrderID != s.Session.OrderID:
 		return stale("order %q is not the order of this boot", e.OrderID)
 	case s.Session.Fence != 0:

@@ -14,6 +14,7 @@ import (
 // Report is a job's run report.
 type Report struct {
 	Job           uint64    `json:"job"`
+	Kind          string    `json:"kind,omitempty"` // "" = deployment, capture
 	Room          string    `json:"room"`
 	Result        string    `json:"result"` // "" while the job is live
 	Created       time.Time `json:"created"`
@@ -63,7 +64,7 @@ func Make(j api.Job, now time.Time) Report {
 		end = now
 	}
 	r := Report{
-		Job: j.ID, Room: j.Room, Result: j.Result, Created: j.Created,
+		Job: j.ID, Kind: j.Kind, Room: j.Room, Result: j.Result, Created: j.Created,
 		Image:         Image{Name: j.Image, Version: j.Version, BytesShipped: j.BytesShipped, Cells: j.Cells},
 		SeedBytesSent: j.SeedSent, SeedWireBytes: j.SeedWire, DurationS: seconds(end.Sub(j.Created)), Hosts: []Host{},
 	}

@@ -161,8 +161,12 @@ func Ended(j *api.Job) bool { return !j.Ended.IsZero() }
 
 // Image is the image of a job with its version.
 func Image(j *api.Job) string {
-	if j.Version == "" {
-		return j.Image
+	name := j.Image
+	if j.Kind == api.KindCapture {
+		name = "capture of " + name
 	}
-	return j.Image + "/" + j.Version
+	if j.Version == "" {
+		return name
+	}
+	return name + "/" + j.Version
 }

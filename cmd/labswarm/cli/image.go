@@ -18,7 +18,7 @@ import (
 )
 
 func newImage(e *env) *cobra.Command {
-	c := group("image", "disk images", newImport(e), newImageLs(e), newImageShow(e), newImageVerify(e), newImageDiff(e), newImageExport(e),
+	c := group("image", "disk images", newImport(e), newCapture(e), newImageLs(e), newImageShow(e), newImageVerify(e), newImageDiff(e), newImageExport(e),
 		newImageScrub(e), newImagePin(e, true), newImagePin(e, false), newImageRm(e), newImageGC(e))
 	c.PersistentFlags().StringVar(&e.keepFree, "keep-free", os.Getenv("LABSWARM_KEEP_FREE"), keepFreeHelp)
 	return c

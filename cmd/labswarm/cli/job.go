@@ -188,7 +188,7 @@ func newJobLs(e *env) *cobra.Command {
 			if result == "" {
 				result = fmt.Sprintf("live %.0f %%", j.Percent)
 			}
-			if err := e.printf("%-5d %-28s %-12s %-10s %s\n", j.ID, j.Image+"/"+j.Version, orDash(j.Room), result, counts(j)); err != nil {
+			if err := e.printf("%-5d %-28s %-12s %-10s %s\n", j.ID, imageOf(j), orDash(j.Room), result, counts(j)); err != nil {
 				return err
 			}
 		}
@@ -237,7 +237,7 @@ func newJobShow(e *env) *cobra.Command {
 		if e.json {
 			return e.printJSON(j)
 		}
-		if err := e.printf("job %d  %s/%s  room %s  %s\n%s\n%s\n", j.ID, j.Image, j.Version, orDash(j.Room), orWord(j.Result, "live"), jobLine(j), seedLine(j)); err != nil {
+		if err := e.printf("job %d  %s  room %s  %s\n%s\n%s\n", j.ID, imageOf(j), orDash(j.Room), orWord(j.Result, "live"), jobLine(j), seedLine(j)); err != nil {
 			return err
 		}
 		for _, s := range j.Slots {
@@ -299,6 +299,9 @@ func newJobReport(e *env) *cobra.Command {
 // report prints verdict first, exceptions second, figures last.
 func (e *env) report(j api.Job) error {
 	var b strings.Builder
+	if j.Kind == api.KindCapture {
+		return e.captureReport(j)
+	}
 	fmt.Fprintf(&b, "Report job %d  %s/%s  %s  %s\n", j.ID, j.Image, j.Version, orDash(j.Room), strings.ToUpper(orWord(j.Result, "live")))
 	good := 0
 	for _, s := range j.Slots {

@@ -58,5 +58,6 @@ func (p *progress) update(phase string, done, total, rate int64) {
 func (p *progress) end() {
 	if p.drawn {
 		_, _ = fmt.Fprintln(p.e.err) // only a picture
+		p.drawn = false
 	}
 }

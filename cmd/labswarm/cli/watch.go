@@ -37,42 +37,49 @@ when some are, 1 when none. Ctrl-C leaves the job running.`,
 var errJobEnded = errors.New("job ended")
 
 func (e *env) watchJob(ctx context.Context, c *client.Client, id uint64) error {
-	job, err := c.Job(ctx, id)
+	w := &watcher{e: e, states: map[string]string{}, tty: canRedraw(e.out)}
+	job, err := e.follow(ctx, c, id, func(j api.Job) (bool, error) { return j.Result != "", w.see(j) })
 	if err != nil {
 		return err
 	}
-	w := &watcher{e: e, states: map[string]string{}, tty: canRedraw(e.out)}
-	if err := w.see(job); err != nil {
-		return err
+	return w.end(job)
+}
+
+// follow shows a job to see until that says that it has seen enough, and returns
+// it with its timelines.
+func (e *env) follow(ctx context.Context, c *client.Client, id uint64, see func(api.Job) (done bool, err error)) (api.Job, error) {
+	job, err := c.Job(ctx, id)
+	if err != nil {
+		return job, err
+	}
+	done, err := see(job)
+	if err != nil || done {
+		return job, err
 	}
 	stream, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	if job.Result == "" {
-		lost := func(err error) { e.hint("labswarm: %v; trying again", err) }
-		_ = c.Follow(stream, client.Latest, nil, func(t api.Tick) {
-			j, err := pick(stream, c, t, id)
-			if err == nil && j.ID == id {
-				err = w.see(j)
-			}
-			switch {
-			case err != nil:
-				stop(err)
-			case j.Result != "":
-				stop(errJobEnded)
-			}
-		}, lost) // ends with stream, whose cause says why
-		if why := context.Cause(stream); !errors.Is(why, errJobEnded) {
-			if ctx.Err() != nil {
-				e.hint("job %d goes on; `labswarm job watch %d` looks again, `labswarm job cancel %d` cancels it", id, id, id)
-				return &codeError{code: ExitInterrupted}
-			}
-			return why
+	lost := func(err error) { e.hint("labswarm: %v; trying again", err) }
+	_ = c.Follow(stream, client.Latest, nil, func(t api.Tick) {
+		j, err := pick(stream, c, t, id)
+		done := false
+		if err == nil && j.ID == id {
+			done, err = see(j)
 		}
-		if job, err = c.Job(ctx, id); err != nil {
-			return err
+		switch {
+		case err != nil:
+			stop(err)
+		case done:
+			stop(errJobEnded)
 		}
+	}, lost) // ends with stream, whose cause says why
+	if why := context.Cause(stream); !errors.Is(why, errJobEnded) {
+		if ctx.Err() != nil {
+			e.hint("job %d goes on; `labswarm job watch %d` looks again, `labswarm job cancel %d` cancels it", id, id, id)
+			return job, &codeError{code: ExitInterrupted}
+		}
+		return job, why
 	}
-	return w.end(job)
+	return c.Job(ctx, id)
 }
 
 // pick finds the job in a tick. Ticks hold live jobs and those that ended a
@@ -219,7 +226,7 @@ func counts(j api.Job) string {
 func slotLine(s api.Slot) string {
 	line := fmt.Sprintf("%-16s %-10s", s.Host, s.State)
 	switch s.State {
-	case api.StateChecking, api.StateWriting, api.StateVerifying:
+	case api.StateChecking, api.StateCapturing, api.StateWriting, api.StateVerifying:
 		line += fmt.Sprintf(" %3.0f %%  %s", s.Percent, units.FormatRate(s.RateBps))
 		if s.Parent != "" {
 			line += "  from " + s.Parent

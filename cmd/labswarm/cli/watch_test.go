@@ -26,6 +26,7 @@ type desk struct {
 	jobs                 []api.Job
 	gone                 bool // ended jobs are no longer in ticks
 	made                 []api.JobCreate
+	captured             []api.CaptureCreate
 	ring                 chan struct{}
 	ticked               chan struct{} // closed by the first tick
 	once                 sync.Once

@@ -185,6 +185,9 @@ func (e *Engine) open(ctx context.Context, k slotKey, cert string, key ed25519.P
 	}
 	e.after(&out)
 	reply := api.EnrolReply{Status: api.EnrolOK, Host: host.Name, Room: host.Room, Job: k.job, Image: out.job.Image + "/" + out.job.Version}
+	if out.job.IsCapture() {
+		reply.Image = "capture of " + out.job.Image
+	}
 	if e.cfg.Frames != "auto" {
 		reply.Frames = e.cfg.Frames
 	}
@@ -215,12 +218,16 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, ke
 		return ev, err
 	}
 	want.MinBytes, want.Sector, want.Replace, want.Own, want.Resume = j.MinBytes, j.Sector, j.Replace, j.Own, s.PONR
+	want.Read = j.IsCapture()
 	disk, fault := diskrule.Pick(req.Evidence.Disks, want)
 	if fault != nil {
 		ev.Code, ev.Text = fault.Code, fault.Text
 		return ev, nil //nolint:nilerr // a disk that does not fit is the host's failure, not ours: the event carries it
 	}
 	ev.Disk = disk
+	if j.IsCapture() {
+		return e.captureEvent(j, s, h, ev, req, issued)
+	}
 	floor, err := store.PeekSeq(tx, "fence")
 	if err != nil {
 		return ev, err
@@ -352,6 +359,9 @@ func (e *Engine) ImageFile(ctx context.Context, cert, file string) ([]byte, erro
 	j, _, err := e.session(ctx, cert)
 	if err != nil {
 		return nil, err
+	}
+	if j.IsCapture() {
+		return nil, conflict(api.CodeNoOrder, "a capture has no image to fetch")
 	}
 	raw, err := e.cfg.Images.File(j.Image, j.Version, file)
 	if err != nil {

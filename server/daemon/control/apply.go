@@ -137,7 +137,12 @@ func (e *Engine) after(out *outcome) {
 	}
 	if gone(out.slot) {
 		e.forget(k) // first: it must not come back
-		e.cfg.Swarms.Leave(out.job.InfoHash, out.slot.Host)
+		if !out.job.IsCapture() {
+			e.cfg.Swarms.Leave(out.job.InfoHash, out.slot.Host)
+		}
+	}
+	if out.job.IsCapture() && !out.slot.Live() {
+		e.cfg.Captures.Drop(out.job.ID)
 	}
 	if out.ended {
 		e.finishJob(out.job)

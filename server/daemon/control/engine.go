@@ -84,16 +84,17 @@ type Swarms interface {
 	Sent(infoHash string) (image, wire int64)
 }
 
-// Config is what an Engine needs; all fields but the last three are required.
+// Config is what an Engine needs; all fields but Captures and the last three are required.
 type Config struct {
 	Store       store.Store
 	Key         ed25519.PrivateKey // server key: signs orders
 	Self        inventory.Self
 	Images      Images
 	Swarms      Swarms
-	Frames      string // compressed cells: on and off are told to hosts, auto and "" let them decide
-	BootStyle   string // how Local is rendered for known hosts: chain or silent
-	StateDir    string // logs of agents go to StateDir/logs
+	Captures    Captures // nil = none are taken
+	Frames      string   // compressed cells: on and off are told to hosts, auto and "" let them decide
+	BootStyle   string   // how Local is rendered for known hosts: chain or silent
+	StateDir    string   // logs of agents go to StateDir/logs
 	SnapshotDir string
 	Log         *slog.Logger
 	Recovered   *store.Recovery // set when the store came from a snapshot
@@ -153,6 +154,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		boots: map[string]*bootSession{}, rivals: map[string]*rival{}, sentBase: map[uint64]sent{},
 		emitted: map[string]time.Time{}, sightings: make(chan netboot.Sighting, sightQueue), asking: make(chan struct{}, maxAsking),
 	}
+	if e.cfg.Captures == nil {
+		e.cfg.Captures = noCaptures{}
+	}
 	if e.cfg.Patience == 0 {
 		e.cfg.Patience = job.SilentAfter
 	}
@@ -170,9 +174,17 @@ func (e *Engine) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	live := map[uint64]bool{}
+	for _, js := range jobs {
+		live[js.job.ID] = true
+	}
+	e.cfg.Captures.Keep(func(id uint64) bool { return live[id] })
 	for _, js := range jobs {
 		for i := range js.slots {
 			e.index(&js.job, &js.slots[i])
+		}
+		if js.job.IsCapture() {
+			continue
 		}
 		err := e.openScope(&js.job)
 		if err == nil {

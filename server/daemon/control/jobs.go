@@ -157,16 +157,26 @@ func checkCreate(req *api.JobCreate, img ImageInfo) error {
 	switch {
 	case req.Confirm != want:
 		return badRequest(api.CodeConfirm, "this erases disks: confirm it by typing %s, %q (got %q)", what, want, req.Confirm)
-	case req.After != "" && req.After != "reboot" && req.After != "poweroff":
-		return badRequest(api.CodeUsage, "after %q: use reboot or poweroff", req.After)
 	case req.Personalise != "" && req.Personalise != order.PersonaliseRequire && req.Personalise != order.PersonaliseTry && req.Personalise != order.PersonaliseOff:
 		return badRequest(api.CodeUsage, "personalise %q: use require, try or off", req.Personalise)
-	case req.ExpiresInS < 0 || time.Duration(req.ExpiresInS)*time.Second > maxLife || req.ExpiresInS > int64(maxLife/time.Second):
-		return badRequest(api.CodeUsage, "expires in %d s: at most %s", req.ExpiresInS, maxLife)
 	case req.MaxAttempts < 0 || req.MaxAttempts > maxAttempts:
 		return badRequest(api.CodeUsage, "%d attempts: at most %d", req.MaxAttempts, maxAttempts)
 	}
+	if err := checkTimes(req.After, req.ExpiresInS); err != nil {
+		return err
+	}
 	return checkDisk(req)
+}
+
+// checkTimes judges how a job ends.
+func checkTimes(after string, expiresInS int64) error {
+	switch {
+	case after != "" && after != "reboot" && after != "poweroff":
+		return badRequest(api.CodeUsage, "after %q: use reboot or poweroff", after)
+	case expiresInS < 0 || expiresInS > int64(maxLife/time.Second):
+		return badRequest(api.CodeUsage, "expires in %d s: at most %s", expiresInS, maxLife)
+	}
+	return nil
 }
 
 // newJob fills in a record.
@@ -196,12 +206,10 @@ func newJob(req *api.JobCreate, img ImageInfo, now time.Time) job.Job {
 // CreateJob stores a job and arms its hosts in one transaction. idemKey ""
 // means that the caller cannot repeat itself safely.
 func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey string) (api.Job, error) {
-	raw, err := json.Marshal(req)
+	digest, err := digestOf(req)
 	if err != nil {
-		return api.Job{}, fmt.Errorf("encode request: %w", err)
+		return api.Job{}, err
 	}
-	sum := sha256.Sum256(raw)
-	digest := hex.EncodeToString(sum[:])
 	if id, err := e.answered(ctx, idemKey, digest); err != nil || id != 0 {
 		if err != nil {
 			return api.Job{}, err
@@ -224,7 +232,16 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 	if err := e.cfg.Swarms.Serve(img.Name, img.Version); err != nil {
 		return api.Job{}, fmt.Errorf("serve image %s/%s: %w", img.Name, img.Version, err)
 	}
-	j, err := e.storeJob(ctx, req, img, idemKey, digest)
+	w := wish{
+		hosts: func(tx store.Tx) ([]api.Host, error) {
+			if err := usable(tx, img.Image); err != nil { // in this transaction: a removal marks the version in one of its own
+				return nil, err
+			}
+			return targets(tx, req)
+		},
+		job: func(now time.Time) job.Job { return newJob(req, img, now) }, named: req.Room == "",
+	}
+	j, err := e.storeJob(ctx, w, idemKey, digest)
 	if err != nil {
 		e.stopUnused(ctx, img.InfoHash)
 		return api.Job{}, problem(err)
@@ -235,6 +252,16 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 	e.bell.Ring()
 	e.cfg.Log.Info("job created", "job", j.ID, "image", j.Image+"/"+j.Version, "room", j.Room, "hosts", len(j.Hosts))
 	return e.Job(ctx, j.ID)
+}
+
+// digestOf tells a request from another one with the same idempotency key.
+func digestOf(req any) (string, error) {
+	raw, err := json.Marshal(req)
+	if err != nil {
+		return "", fmt.Errorf("encode request: %w", err)
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // answered returns the job an idempotency key made before.
@@ -261,13 +288,20 @@ func seenKey(tx store.Tx, key, digest string) (uint64, error) {
 	return rec.Job, nil
 }
 
-// storeJob is the transaction of CreateJob.
-func (e *Engine) storeJob(ctx context.Context, req *api.JobCreate, img ImageInfo, key, digest string) (job.Job, error) {
+// wish is a job to be stored. Both functions must be pure.
+type wish struct {
+	hosts func(tx store.Tx) ([]api.Host, error)
+	job   func(now time.Time) job.Job
+	named bool // the hosts were named one by one
+}
+
+// storeJob is the transaction of CreateJob and CreateCapture.
+func (e *Engine) storeJob(ctx context.Context, w wish, key, digest string) (job.Job, error) {
 	var j job.Job
 	scope := randomHex()
 	err := e.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		now := time.Now()
-		j = newJob(req, img, now)
+		j = w.job(now)
 		if key != "" {
 			id, err := seenKey(tx, key, digest)
 			if err != nil {
@@ -281,21 +315,20 @@ func (e *Engine) storeJob(ctx context.Context, req *api.JobCreate, img ImageInfo
 				return err
 			}
 		}
-		hosts, err := targets(tx, req)
-		if err == nil {
-			err = usable(tx, img.Image) // in this transaction: a removal marks the version in one of its own
-		}
+		hosts, err := w.hosts(tx)
 		if err != nil {
 			return err
 		}
-		if err := checkFree(tx, hosts, req.Room == ""); err != nil {
+		if err := checkFree(tx, hosts, w.named); err != nil {
 			return err
 		}
 		if j.ID, err = tx.Seq("job"); err != nil {
 			return err
 		}
-		if j.Scope, err = scopeFor(tx, j.InfoHash, scope); err != nil {
-			return err
+		if !j.IsCapture() {
+			if j.Scope, err = scopeFor(tx, j.InfoHash, scope); err != nil {
+				return err
+			}
 		}
 		if err := putSlots(tx, &j, hosts, now); err != nil {
 			return err
@@ -368,8 +401,11 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 	if err := tx.Put(keyLive(j.ID), []byte("1")); err != nil {
 		return err
 	}
-	_, err := event.Append(tx, api.Event{Time: now.UTC(), Level: "info", Code: "job_created", Job: j.ID, Room: j.Room,
-		Text: fmt.Sprintf("job created: image %s/%s, %d hosts", j.Image, j.Version, len(hosts)) + diskText(j)})
+	text := fmt.Sprintf("job created: image %s/%s, %d hosts", j.Image, j.Version, len(hosts)) + diskText(j)
+	if j.IsCapture() {
+		text = fmt.Sprintf("job created: capture %s of %s, forced guards: %v", j.Image, strings.Join(j.Hosts, ", "), j.Force)
+	}
+	_, err := event.Append(tx, api.Event{Time: now.UTC(), Level: "info", Code: "job_created", Job: j.ID, Room: j.Room, Text: text})
 	return err
 }
 

@@ -53,13 +53,21 @@ func (e *Engine) Progress(ctx context.Context, cert string, from netip.Addr, p *
 		return reply, problem(err)
 	}
 	reply.Commands = commands(s)
-	if p.InSwarm && !gone(*s) {
+	if p.InSwarm && !gone(*s) && !j.IsCapture() {
 		e.tellTracker(j, s, from, p)
 	}
-	if a, ok := e.cfg.Swarms.Assignment(j.InfoHash, s.Host); ok {
+	if a, ok := e.assignment(j, s.Host); ok {
 		reply.Assignment = &a
 	}
 	return reply, nil
+}
+
+// assignment is the planner's word for a host; there is none in a capture.
+func (e *Engine) assignment(j *job.Job, host string) (api.Assignment, bool) {
+	if j.IsCapture() {
+		return api.Assignment{}, false
+	}
+	return e.cfg.Swarms.Assignment(j.InfoHash, host)
 }
 
 // hear keeps the figures of a report.
@@ -118,6 +126,9 @@ func (e *Engine) Subscribe(ctx context.Context, cert string) (<-chan api.Assignm
 	j, s, err := e.session(ctx, cert)
 	if err != nil {
 		return nil, nil, err
+	}
+	if j.IsCapture() {
+		return nil, func() {}, nil // nobody is assigned to anybody
 	}
 	ch, cancel := e.cfg.Swarms.Subscribe(j.InfoHash, s.Host)
 	return ch, cancel, nil

@@ -18,7 +18,7 @@ func (e *Engine) LiveImages(ctx context.Context) ([]api.Image, error) {
 	var out []api.Image
 	seen := map[string]bool{}
 	for _, js := range jobs {
-		if !seen[js.job.InfoHash] {
+		if !js.job.IsCapture() && !seen[js.job.InfoHash] {
 			seen[js.job.InfoHash] = true
 			out = append(out, api.Image{Name: js.job.Image, Version: js.job.Version, InfoHash: js.job.InfoHash})
 		}

@@ -107,6 +107,9 @@ func (e *Engine) sweep(ctx context.Context, now time.Time) error {
 func expected(jobs []jobSlots) map[string]int {
 	n := map[string]int{}
 	for _, js := range jobs {
+		if js.job.IsCapture() {
+			continue
+		}
 		n[js.job.InfoHash] += 0 // nobody on the way is news too
 		for _, s := range js.slots {
 			switch s.State {
@@ -125,13 +128,13 @@ func (e *Engine) sweepSlot(ctx context.Context, j *job.Job, s *job.Slot, now tim
 	alert := false
 	if l := e.live[k]; l != nil {
 		tick.Heard, tick.Moved = later(tick.Heard, l.heard), later(tick.Moved, l.moved)
-		if s.State == api.StateWriting && !l.alerted && now.Sub(later(tick.Moved, s.Since)) > stallAlert {
+		if (s.State == api.StateWriting || s.State == api.StateCapturing) && !l.alerted && now.Sub(later(tick.Moved, s.Since)) > stallAlert {
 			l.alerted, alert = true, true
 		}
 	}
 	e.mu.Unlock()
 	if alert {
-		e.emit(ctx, api.Event{Level: "warn", Code: "slot_stalled", Job: j.ID, Host: s.Host, Room: s.Room, Text: fmt.Sprintf("no progress for %s while writing", stallAlert)})
+		e.emit(ctx, api.Event{Level: "warn", Code: "slot_stalled", Job: j.ID, Host: s.Host, Room: s.Room, Text: fmt.Sprintf("no progress for %s while %s", stallAlert, s.State)})
 	}
 	next, _, err := job.Apply(j, *s, tick, now)
 	if err != nil || (next.State == s.State && next.Final == s.Final) {
@@ -229,6 +232,9 @@ func (e *Engine) finishJob(j job.Job) {
 
 // stopUnused stops serving a version that no live job needs.
 func (e *Engine) stopUnused(ctx context.Context, infoHash string) {
+	if infoHash == "" { // of a capture
+		return
+	}
 	jobs, err := e.liveJobs(ctx)
 	if err != nil {
 		e.report(err)

@@ -70,7 +70,7 @@ func (e *Engine) Tick(ctx context.Context) (api.Tick, error) {
 func (e *Engine) view(js jobSlots, now time.Time, timeline bool) api.Job {
 	j := js.job
 	out := api.Job{
-		ID: j.ID, Image: j.Image, Version: j.Version, Room: j.Room, Created: j.Created, NotAfter: j.NotAfter, Ended: j.Ended,
+		ID: j.ID, Kind: j.Kind, Image: j.Image, Version: j.Version, Room: j.Room, Created: j.Created, NotAfter: j.NotAfter, Ended: j.Ended,
 		Result: j.Result, After: j.After, Personalise: personalise(&j), CellBytes: j.CellBytes, Cells: j.Cells, BytesShipped: j.BytesShipped, EtaS: -1, Slots: []api.Slot{},
 	}
 	e.mu.Lock()
@@ -84,6 +84,9 @@ func (e *Engine) view(js jobSlots, now time.Time, timeline bool) api.Job {
 		}
 		bySeed += s.BytesFromSeed
 		out.Slots = append(out.Slots, s)
+	}
+	if l := e.live[slotKey{j.ID, first(j.Hosts)}]; l != nil && j.IsCapture() && j.Version == "" && l.progress.State == api.StateCapturing {
+		out.BytesShipped = l.progress.PhaseTotal // at most: cells that turn out zero are not shipped
 	}
 	e.mu.Unlock()
 	out.SeedSent = max(out.SeedSent, bySeed)
@@ -136,12 +139,19 @@ func (e *Engine) slotView(j *job.Job, s *job.Slot, now time.Time) api.Slot {
 			v.Percent = min(100, max(0, 100*float64(p.PhaseDone)/float64(p.PhaseTotal)))
 		}
 	}
-	if a, ok := e.cfg.Swarms.Assignment(j.InfoHash, s.Host); ok {
+	if a, ok := e.assignment(j, s.Host); ok {
 		for _, f := range a.Fallbacks {
 			v.Fallbacks = append(v.Fallbacks, f.HostID)
 		}
 	}
 	return v
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
 }
 
 func later(a, b time.Time) time.Time {
@@ -153,7 +163,7 @@ func later(a, b time.Time) time.Time {
 
 // Share of a slot's work per phase, in percent of the whole.
 var phases = map[api.State]struct{ from, to float64 }{
-	api.StateEnrolled: {0, 2}, api.StateChecking: {2, 8}, api.StateWriting: {8, 80},
+	api.StateEnrolled: {0, 2}, api.StateChecking: {2, 8}, api.StateWriting: {8, 80}, api.StateCapturing: {8, 80},
 	api.StateVerifying: {80, 97}, api.StateFinalising: {97, 100},
 }
 
@@ -175,7 +185,7 @@ func summarise(j *api.Job) {
 		n, busy = n+1, true
 		ph := phases[s.State]
 		sum += ph.from + (ph.to-ph.from)*s.Percent/100
-		if s.State == api.StateWriting {
+		if s.State == api.StateWriting || s.State == api.StateCapturing {
 			j.RateBps += s.RateBps
 		}
 		eta, ok := slotEta(j, s)
@@ -199,7 +209,7 @@ func slotEta(j *api.Job, s *api.Slot) (int64, bool) {
 	switch s.State {
 	case api.StateFinalising:
 		return 1, true
-	case api.StateWriting:
+	case api.StateWriting, api.StateCapturing:
 		if s.RateBps <= 0 || s.SilentS > 0 {
 			return 0, false
 		}

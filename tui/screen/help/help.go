@@ -131,6 +131,8 @@ func meaning(s api.State) string {
 		return "agent up, enrolled"
 	case api.StateChecking:
 		return "checking its own disk"
+	case api.StateCapturing:
+		return "being read for a capture"
 	case api.StateWriting:
 		return "writing, percent"
 	case api.StateVerifying:
