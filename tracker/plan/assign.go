@@ -1,5 +1,7 @@
 package plan
 
+import "time"
+
 const maxFallbacks = 2 // hosts among the fallbacks, before the seeds
 
 // assignments turns the lists into the plan.
@@ -18,6 +20,7 @@ func (p *planner) assignments() []Assignment {
 	for _, l := range p.leaves {
 		place(l.seats, l.root, l.seed)
 	}
+	p.noteHeads()
 	out := make([]Assignment, 0, len(p.seats)+len(p.released))
 	add := func(s *seat) {
 		out = append(out, Assignment{Host: s.ID, Parent: p.parentID(s), Fallbacks: p.fallbacks(s), Slots: max(kids[s], 1), Leaf: s.cause != "", Cause: s.cause, Record: s.rec})
@@ -38,6 +41,24 @@ func (p *planner) assignments() []Assignment {
 		out = append(out, Assignment{Host: id, Parent: p.seeds[0].ID, Fallbacks: p.otherSeeds(nil, 0), Slots: 1, Release: true})
 	}
 	return out
+}
+
+// noteHeads keeps since when the heads of chains are fed by their seeds.
+func (p *planner) noteHeads() {
+	was := make(map[string]string, len(p.chains))
+	for _, a := range p.view.Prev {
+		if p.seedIndex(a.Parent) >= 0 && !a.Leaf {
+			was[a.Host] = a.Parent
+		}
+	}
+	for _, s := range p.seats {
+		switch {
+		case s.chain == nil || s.up != nil:
+			s.rec.Head = time.Time{}
+		case s.rec.Head.IsZero() || was[s.ID] != p.seeds[s.seed].ID:
+			s.rec.Head = p.view.Now
+		}
+	}
 }
 
 func (p *planner) parentID(s *seat) string {

@@ -29,6 +29,8 @@ type Record struct {
 	Leaf    time.Time // when it was called slow, or was left
 	Paroles int       // times that it came back from that
 
+	Head time.Time // since when it is the head of a chain behind this seed; zero = it is none
+
 	// Of a trial: it was the head of a chain and was put aside.
 	Tried time.Time // the last time; zero = never
 	Vain  int       // times that brought nothing
@@ -74,7 +76,7 @@ func (p *planner) verdictOn(s *seat) (guilty, known bool) {
 	case heir.Parent != s.rec.Seed:
 		return false, false
 	}
-	now := p.rate(heir)
+	now := p.headRate(heir)
 	if now < 0 || heir.chain != nil && heir.chain.seats[0] == heir && p.starved(heir.chain) && p.mayTry(s.rec.Seed) {
 		return false, false // it will be tried as well
 	}
@@ -105,6 +107,15 @@ func (p *planner) rate(s *seat) int64 {
 		return -1
 	}
 	return int64(float64(s.Gained) * float64(p.view.PieceLen) / s.Lately.Seconds())
+}
+
+// headRate is the rate of a head, all of it measured since it is one; -1 = not known.
+// The reports of a host that connected late would else tell of its last parent.
+func (p *planner) headRate(s *seat) int64 {
+	if s.rec.Head.IsZero() || s.LastSeen.Add(-s.Lately).Before(s.rec.Head) {
+		return -1
+	}
+	return p.rate(s)
 }
 
 // try puts heads aside that get far less than their seed could send.
@@ -139,7 +150,7 @@ func (p *planner) starved(c *chain) bool {
 	case p.view.Now.Sub(head.LastSeen) > freshWord || head.rec.Tried.Equal(p.view.Now):
 		return false
 	}
-	bps := p.rate(head)
+	bps := p.headRate(head)
 	if bps < 0 || bps*headPart >= p.due(c) {
 		return false
 	}

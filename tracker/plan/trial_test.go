@@ -71,6 +71,14 @@ func TestSlowHead(t *testing.T) {
 	want(t, s.next(2*time.Second, nil), "a2<server", "a3<a2", "a4<a3", "a5<a4", "a6<a5", "a1<a6")
 }
 
+// TestNewHead: what the next host got from the slow head says nothing about itself,
+// also when its first report names the seed already.
+func TestNewHead(t *testing.T) {
+	s := newStage(t)
+	s.next(2*time.Second, allAt(10))
+	want(t, s.next(500*time.Millisecond, allAt(10)), "a2<server", "a3<a2", "a4<a3", "a5<a4", "a6<a5", "a1<a6 trial")
+}
+
 // TestHeadStumbled: at its new place it gets as much as others.
 func TestHeadStumbled(t *testing.T) {
 	s := newStage(t)
