@@ -12,11 +12,14 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
+
+	"labswarm/internal/testreq"
 )
 
 // kernel makes a small kernel tree, module list, firmware and agent.
 func kernel(t *testing.T) options {
 	t.Helper()
+	testreq.Tool(t, "zstd", "zstd")
 	root := t.TempDir()
 	put := func(name, text string) string {
 		p := filepath.Join(root, name)
