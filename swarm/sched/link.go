@@ -129,10 +129,12 @@ func (l *Link) Received(at time.Time) {
 func (l *Link) Waits(at time.Time) { l.waits = at }
 
 // quiet is for how long the other side has neither sent a byte nor said that it
-// waits. Words without bytes are believed for waitTime.
+// waits. From one that holds what was asked for words without bytes are believed for
+// waitTime. One that holds none of it does wait: the first piece takes longer than
+// that through a chain of many hundred hosts.
 func (l *Link) quiet(now time.Time) time.Duration {
 	d := now.Sub(l.lastRx)
-	if d < waitTime {
+	if d < waitTime || !slices.ContainsFunc(l.order, func(f *Fetch) bool { return l.theirs.Has(f.Piece) }) {
 		d = min(d, now.Sub(l.waits))
 	}
 	return d

@@ -86,20 +86,27 @@ func TestEarly(t *testing.T) {
 }
 
 // TestQuiet: a parent that says it waits is not mute, but words alone are not
-// believed for ever.
+// believed for ever from one that holds what was asked for.
 func TestQuiet(t *testing.T) {
 	at := func(d time.Duration) time.Time { return time.Unix(1000, 0).Add(d) }
 	for _, c := range []struct {
 		waits time.Duration // when it said so; bytes came at 0
 		now   time.Duration
 		want  time.Duration
+		lacks bool // what was asked for
 	}{
-		{-time.Second, 3 * time.Second, 3 * time.Second},
-		{2 * time.Second, 3 * time.Second, time.Second},
-		{7 * time.Second, waitTime - 1, waitTime - 1 - 7*time.Second},
-		{7 * time.Second, waitTime, waitTime},
+		{-time.Second, 3 * time.Second, 3 * time.Second, false},
+		{2 * time.Second, 3 * time.Second, time.Second, false},
+		{7 * time.Second, waitTime - 1, waitTime - 1 - 7*time.Second, false},
+		{7 * time.Second, waitTime, waitTime, false},
+		{7 * time.Second, waitTime, waitTime - 7*time.Second, true},
+		{-time.Second, waitTime, waitTime, true},
 	} {
-		l := &Link{lastRx: at(0), waits: at(c.waits)}
+		l := NewLink(nil, nil, 2, 1, 1)
+		l.lastRx, l.waits, l.order = at(0), at(c.waits), []*Fetch{{Piece: 1}}
+		if !c.lacks {
+			l.Has(1)
+		}
 		if got := l.quiet(at(c.now)); got != c.want {
 			t.Errorf("waits said at %v: quiet at %v for %v; want %v", c.waits, c.now, got, c.want)
 		}
