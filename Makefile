@@ -114,7 +114,7 @@ $(TOOLS)/golangci-lint: scripts/tools.mod scripts/tools.sum
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## gofmt, vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed: $$out"; exit 1; fi
-	$(TOOLS)/golangci-lint run ./...
+	GOLANGCI_LINT_CACHE=$(abspath $(BUILD)/cache/lint) $(TOOLS)/golangci-lint run ./...
 
 .PHONY: ci
 ci: ## what a merge must pass: all tests (a skip is a failure) and lint
