@@ -154,6 +154,18 @@ func Marks(list []api.Mark) string {
 	return strings.Join(out, ", ")
 }
 
+// Named is a disk by what is written on it: model, and serial number or WWN.
+func Named(model, serial, wwn string) string {
+	id := "without serial number"
+	switch {
+	case serial != "":
+		id = "serial " + serial
+	case wwn != "":
+		id = "WWN " + wwn
+	}
+	return cmp.Or(strings.TrimSpace(model), "disk") + ", " + id
+}
+
 // List shows disks to a person: model, serial, size, bus, and why not. Not more than eight.
 func List(disks []api.Disk) string {
 	if len(disks) == 0 {
@@ -161,18 +173,7 @@ func List(disks []api.Disk) string {
 	}
 	var out []string
 	for _, d := range disks[:min(len(disks), 8)] {
-		id := "without serial number"
-		switch {
-		case d.Serial != "":
-			id = "serial " + d.Serial
-		case d.WWN != "":
-			id = "WWN " + d.WWN
-		}
-		model := strings.TrimSpace(d.Model)
-		if model == "" {
-			model = "disk"
-		}
-		text := fmt.Sprintf("%s: %s, %s, %s = %d bytes, %d-byte sectors, %s", d.Name, model, id, units.FormatBytes(d.Bytes), d.Bytes, d.Sector, d.Bus)
+		text := fmt.Sprintf("%s: %s, %s = %d bytes, %d-byte sectors, %s", d.Name, Named(d.Model, d.Serial, d.WWN), units.FormatBytes(d.Bytes), d.Bytes, d.Sector, d.Bus)
 		for _, no := range []string{cmp.Or(Excluded(d), d.Note), Marks(d.Foreign)} {
 			if no != "" {
 				text += " [" + no + "]"

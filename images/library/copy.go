@@ -74,25 +74,33 @@ func eachCell(ctx context.Context, runs []manifest.Run, cell int64, f func(ctx c
 	return g.Wait()
 }
 
+// newRaw makes disk.raw of size bytes in dir, a clone of the base's where the file system can, if there is room for need
+// bytes. How much of a clone changes, nobody knows yet.
+func (j *importJob) newRaw(dir string, size, need int64) (*os.File, error) {
+	raw, err := os.OpenFile(filepath.Join(dir, rawFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err = j.base.clone(raw); err == nil {
+		err = raw.Truncate(size)
+	}
+	if err == nil && (j.base == nil || !j.base.cloned) {
+		err = j.lib.checkSpace(need)
+	}
+	if err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	return raw, nil
+}
+
 // copyCells reads every used byte of the source once: masked, hashed and written to disk.raw in dir.
 func (j *importJob) copyCells(ctx context.Context, dir string) (err error) {
-	raw, err := os.OpenFile(filepath.Join(dir, rawFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	raw, err := j.newRaw(dir, j.src.size, manifest.Sum(j.work))
 	if err != nil {
 		return err
 	}
 	defer func() { err = closeInto(err, raw.Close()) }()
-	if err := j.base.clone(raw); err != nil {
-		return err
-	}
-	if err := raw.Truncate(j.src.size); err != nil {
-		return err
-	}
 	room := j.lib.newRoom(manifest.Sum(j.work))
-	if j.base == nil || !j.base.cloned { // how much of a clone changes, nobody knows yet
-		if err := j.lib.checkSpace(manifest.Sum(j.work)); err != nil {
-			return err
-		}
-	}
 	if j.frames, err = j.newFrames(dir); err != nil {
 		return err
 	}

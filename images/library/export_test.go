@@ -26,17 +26,7 @@ func small(t testing.TB, o ImportOptions) (*Library, *Version) {
 	if err := os.WriteFile(o.File, disk, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, _ := newLibrary(t)
-	v, err := l.Import(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := v.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return l, v
+	return importedFile(t, o)
 }
 
 // elsewhere opens the library of another server.

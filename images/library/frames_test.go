@@ -29,9 +29,14 @@ func payload(t testing.TB, v *Version) []byte {
 // imported makes a version of the small disk and closes it at the end.
 func imported(t testing.TB, o ImportOptions) (*Library, *Version) {
 	t.Helper()
-	k := fixture.New(t, testreq.Tool)
+	o.Name, o.File = "lab", golden(t, fixture.New(t, testreq.Tool))
+	return importedFile(t, o)
+}
+
+// importedFile imports o.File into a library of the test's own and closes the version at the end.
+func importedFile(t testing.TB, o ImportOptions) (*Library, *Version) {
+	t.Helper()
 	l, _ := newLibrary(t)
-	o.Name, o.File = "lab", golden(t, k)
 	v, err := l.Import(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

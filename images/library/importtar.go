@@ -117,22 +117,11 @@ func (j *importJob) adopt(ctx context.Context, e *exported) (version string, err
 
 // writeExport fills disk.raw and the frame store in dir.
 func (j *importJob) writeExport(ctx context.Context, e *exported, dir string) (err error) {
-	raw, err := os.OpenFile(filepath.Join(dir, rawFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	raw, err := j.newRaw(dir, e.man.Disk.Size, e.man.ShippedBytes())
 	if err != nil {
 		return err
 	}
 	defer func() { err = closeInto(err, raw.Close()) }()
-	if err := j.base.clone(raw); err != nil {
-		return err
-	}
-	if err := raw.Truncate(e.man.Disk.Size); err != nil {
-		return err
-	}
-	if j.base == nil || !j.base.cloned {
-		if err := j.lib.checkSpace(e.man.ShippedBytes()); err != nil {
-			return err
-		}
-	}
 	if j.frames, err = j.newFrames(dir); err != nil {
 		return err
 	}

@@ -53,6 +53,25 @@ func source(t *testing.T, k *fixture.Kit, l layout, tree string) string {
 	return k.Disk(l.size, l.script, content)
 }
 
+// imported makes an image of a disk, which is closed when the test ends.
+func imported(t *testing.T, disk string) (*library.Library, *library.Version) {
+	t.Helper()
+	lib, err := library.Open(t.TempDir(), ed25519.NewKeyFromSeed(fixture.Random(1, 32)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := lib.Import(t.Context(), library.ImportOptions{Name: "lab", File: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return lib, v
+}
+
 // The whole way: a disk nobody prepared becomes an image, is written over a used disk of another size, and every
 // filesystem is then in order and holds the same files.
 func TestRoundTrip(t *testing.T) {
@@ -61,15 +80,7 @@ func TestRoundTrip(t *testing.T) {
 			k := fixture.New(t, testreq.Tool)
 			tree := k.Tree(4, 40, 200<<10)
 			disk := source(t, k, l, tree)
-			lib, err := library.Open(t.TempDir(), ed25519.NewKeyFromSeed(fixture.Random(1, 32)), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			v, err := lib.Import(t.Context(), library.ImportOptions{Name: "lab", File: disk})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer v.Close()
+			_, v := imported(t, disk)
 			sizes := []int64{l.size, l.size + 57*MiB + 512}
 			if l.xfsAt > 0 {
 				sizes = sizes[1:] // one round of the big one is enough

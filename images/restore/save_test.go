@@ -3,7 +3,6 @@ package restore
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"os"
 	"path/filepath"
@@ -23,15 +22,7 @@ func TestSave(t *testing.T) {
 	k := fixture.New(t, testreq.Tool)
 	l := layouts[0]
 	disk := source(t, k, l, k.Tree(4, 40, 200<<10))
-	lib, err := library.Open(t.TempDir(), ed25519.NewKeyFromSeed(fixture.Random(1, 32)), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := lib.Import(t.Context(), library.ImportOptions{Name: "lab", File: disk})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
+	lib, v := imported(t, disk)
 	dir := t.TempDir()
 	raw, qcow := filepath.Join(dir, "disk.img"), filepath.Join(dir, "disk.qcow2")
 	last := library.Progress{}

@@ -96,15 +96,7 @@ func (s *site) importImage() {
 	if err := os.WriteFile(file, s.disk, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	keys, err := config.LoadKeys(s.dir)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	lib, err := library.Open(filepath.Join(s.dir, "images"), keys.Image, nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	v, err := lib.Import(s.t.Context(), library.ImportOptions{Name: s.image, File: file, Cell: 256 << 10, Codec: s.codec})
+	v, err := s.cmdline().Import(s.t.Context(), library.ImportOptions{Name: s.image, File: file, Cell: 256 << 10, Codec: s.codec})
 	if err != nil {
 		s.t.Fatalf("import: %v", err)
 	}

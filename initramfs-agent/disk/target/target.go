@@ -96,18 +96,7 @@ func Foreign(d api.Disk, known []api.Mark) error {
 func Describe(d api.Disk) string { return diskrule.List([]api.Disk{d}) }
 
 func text(d order.DiskID) string {
-	id := "without serial number"
-	switch {
-	case d.Serial != "":
-		id = "serial " + d.Serial
-	case d.WWN != "":
-		id = "WWN " + d.WWN
-	}
-	model := d.Model
-	if model == "" {
-		model = "disk"
-	}
-	return fmt.Sprintf("%s, %s, %s, %d-byte sectors, %s", model, id, units.FormatBytes(d.Bytes), d.Sector, d.Bus)
+	return fmt.Sprintf("%s, %s, %d-byte sectors, %s", diskrule.Named(d.Model, d.Serial, d.WWN), units.FormatBytes(d.Bytes), d.Sector, d.Bus)
 }
 
 func fault(code string, disks []api.Disk, format string, args ...any) error {
