@@ -17,6 +17,17 @@ type ImageService interface {
 	CheckedImage(ctx context.Context, c api.ImageCheck) error
 }
 
+func (a *Admin) imageRoutes() []Route {
+	return []Route{
+		{Method: "GET", Path: api.RouteImages, Summary: "all usable image versions", Out: []api.Image{}, h: get(a.svc.ImageList)},
+		{Method: "GET", Path: api.RouteImageStates, Summary: "what the server knows of each version: checks, pins, quarantine", Out: []api.ImageState{}, h: get(a.svc.ImageStates)},
+		{Method: "GET", Path: api.RouteImageGarbage, Summary: "what gc would remove", Query: []string{"keep"}, Out: []api.ImageGarbage{}, h: a.imageGarbage},
+		{Method: "POST", Path: api.RouteImageRemove, Role: api.RoleAdmin, Summary: "remove a version", In: api.ImageRemove{}, h: post(a.svc.RemoveImage)},
+		{Method: "POST", Path: api.RouteImagePin, Role: api.RoleAdmin, Summary: "keep a version, or no longer", In: api.ImagePin{}, h: post(a.svc.PinImage)},
+		{Method: "POST", Path: api.RouteImageChecked, Role: api.RoleAdmin, Summary: "tell the result of a check", In: api.ImageCheck{}, h: post(a.svc.CheckedImage)},
+	}
+}
+
 // post makes a handler of a command that has no answer.
 func post[T any](do func(context.Context, T) error) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {

@@ -71,6 +71,21 @@ func (a *Agent) AddRelays(svc RelayService) {
 	}))
 }
 
+// RelayAdmin keeps the book of relays.
+type RelayAdmin interface {
+	Relays(ctx context.Context) ([]api.Relay, error)
+	AddRelay(ctx context.Context, name string) (api.RelayToken, error)
+	RemoveRelay(ctx context.Context, name string) error
+}
+
+func (a *Admin) relayRoutes() []Route {
+	return []Route{
+		{Method: "GET", Path: api.RouteRelays, Summary: "all relays", Out: []api.Relay{}, h: get(a.svc.Relays)},
+		{Method: "POST", Path: api.RouteRelays, Role: api.RoleAdmin, Summary: "make a relay's token", In: api.RelayAdd{}, Out: api.RelayToken{}, h: a.addRelay},
+		{Method: "DELETE", Path: api.RouteRelays + "/{name}", Role: api.RoleAdmin, Summary: "strike a relay off", h: a.removeRelay},
+	}
+}
+
 func (a *Admin) addRelay(w http.ResponseWriter, r *http.Request) error {
 	var req api.RelayAdd
 	if err := decode(w, r, adminBody, &req); err != nil {
