@@ -23,6 +23,9 @@ const maxLine = 8 << 20
 // ones.
 const Latest = ^uint64(0)
 
+// Recent asks for the newest few hundred events first.
+const Recent = Latest - 1
+
 // silence is how long a stream may be quiet: the server sends a comment every
 // 15 s.
 const silence = 40 * time.Second
@@ -32,12 +35,16 @@ var errSilent = fmt.Errorf("the server has said nothing for %s", silence)
 
 // Events reads one event stream until it breaks or ctx ends; it always returns
 // an error. Log events after sequence number since come first, none with
-// Latest. Either function may be nil; both are called on this goroutine.
+// Latest, the newest with Recent. Either function may be nil; both are called on this goroutine.
 func (c *Client) Events(ctx context.Context, since uint64, onLog func(api.Event), onTick func(api.Tick)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	path := api.RouteAdminEv
-	if since != Latest {
+	switch since {
+	case Latest:
+	case Recent:
+		path += "?last=300"
+	default:
 		path += "?since=" + strconv.FormatUint(since, 10)
 	}
 	res, err := c.send(ctx, c.stream, http.MethodGet, path, nil, "")
@@ -127,7 +134,7 @@ func (c *Client) Follow(ctx context.Context, since uint64, onLog func(api.Event)
 	pause := 500 * time.Millisecond
 	for {
 		err := c.Events(ctx, since, func(e api.Event) {
-			if since == Latest || e.Seq > since {
+			if since >= Recent || e.Seq > since {
 				since = e.Seq
 			}
 			pause = 500 * time.Millisecond

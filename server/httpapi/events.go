@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -25,7 +26,7 @@ type EventService interface {
 
 func (a *Admin) eventRoutes() []Route {
 	return []Route{
-		{Method: "GET", Path: api.RouteAdminEv, Summary: "the event log and progress as server-sent events", Query: []string{"since"}, Out: api.Event{}, h: a.events},
+		{Method: "GET", Path: api.RouteAdminEv, Summary: "the event log and progress as server-sent events", Query: []string{"since", "last"}, Out: api.Event{}, h: a.events},
 	}
 }
 
@@ -64,14 +65,20 @@ func (a *Admin) events(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// startAt reads ?since= or Last-Event-ID; without either the stream starts now.
+// startAt reads ?since= or Last-Event-ID; ?last=N begins N events before the
+// newest; without any the stream starts now.
 func (a *Admin) startAt(r *http.Request) (uint64, error) {
 	text := r.Header.Get("Last-Event-ID")
 	if q := r.URL.Query().Get("since"); q != "" {
 		text = q
 	}
 	if text == "" {
-		return a.svc.LastEvent(r.Context())
+		back, err := strconv.ParseUint(cmp.Or(r.URL.Query().Get("last"), "0"), 10, 64)
+		if err != nil {
+			return 0, fail(http.StatusBadRequest, api.CodeUsage, "last %q is no number of events", r.URL.Query().Get("last"))
+		}
+		newest, err := a.svc.LastEvent(r.Context())
+		return newest - min(newest, back), err
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {

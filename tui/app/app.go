@@ -26,12 +26,13 @@ import (
 
 // Options says how the console talks to its terminal and to the server.
 type Options struct {
-	Client  *client.Client
-	In      io.Reader // nil = standard input
-	Out     io.Writer // nil = standard output
-	NoColor bool      // also set by a NO_COLOR that is not empty
-	ASCII   bool      // also set by a locale that is not UTF-8, and on TERM=linux
-	Term    string    // "" = $TERM
+	Client   *client.Client
+	ReadOnly bool      // read-only: the server is asked for nothing but facts
+	In       io.Reader // nil = standard input
+	Out      io.Writer // nil = standard output
+	NoColor  bool      // also set by a NO_COLOR that is not empty
+	ASCII    bool      // also set by a locale that is not UTF-8, and on TERM=linux
+	Term     string    // "" = $TERM
 }
 
 // TerminalError means that the console cannot be drawn here. Nothing was
@@ -69,6 +70,7 @@ func Run(ctx context.Context, o Options) error {
 	var p *tea.Program
 	f := feed.New(o.Client, func(s *snapshot.Snapshot) { p.Send(pictureMsg{s}) })
 	m := newModel(ctx, o.Client, f.Refresh, o.theme())
+	m.readOnly = o.ReadOnly
 	p = tea.NewProgram(m, o.program(ctx)...)
 
 	g, feedCtx := errgroup.WithContext(ctx)

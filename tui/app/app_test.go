@@ -44,7 +44,7 @@ type console struct {
 	refreshed int
 }
 
-func newConsole(t *testing.T, src jobs, s *snapshot.Snapshot) *console {
+func newConsole(t *testing.T, src *client.Client, s *snapshot.Snapshot) *console {
 	t.Helper()
 	c := &console{t: t}
 	c.model = newModel(t.Context(), src, func() { c.refreshed++ }, theme.New(false, true))
@@ -72,7 +72,7 @@ func (c *console) run(cmd tea.Cmd) (quit bool) {
 	switch msg := cmd().(type) {
 	case tea.QuitMsg:
 		return true
-	case timelineMsg:
+	case readMsg, doneMsg:
 		_, cmd = c.Update(msg)
 		return c.run(cmd)
 	}
@@ -83,12 +83,12 @@ func keyPress(k string) tea.KeyPressMsg {
 	codes := map[string]tea.KeyPressMsg{
 		"enter": {Code: tea.KeyEnter}, "esc": {Code: tea.KeyEscape}, "tab": {Code: tea.KeyTab}, "shift+tab": {Code: tea.KeyTab, Mod: tea.ModShift},
 		"left": {Code: tea.KeyLeft}, "right": {Code: tea.KeyRight}, "up": {Code: tea.KeyUp}, "down": {Code: tea.KeyDown},
-		"home": {Code: tea.KeyHome}, "end": {Code: tea.KeyEnd}, "pgup": {Code: tea.KeyPgUp}, "pgdown": {Code: tea.KeyPgDown}, "space": {Code: tea.KeySpace, Text: " "},
+		"home": {Code: tea.KeyHome}, "end": {Code: tea.KeyEnd}, "pgup": {Code: tea.KeyPgUp}, "pgdown": {Code: tea.KeyPgDown}, "space": {Code: tea.KeySpace, Text: " "}, "backspace": {Code: tea.KeyBackspace},
 	}
 	if p, ok := codes[k]; ok {
 		return p
 	}
-	if c, ok := strings.CutPrefix(k, "ctrl+"); ok {
+	if c, ok := strings.CutPrefix(k, "ctrl+"); ok && c != "" {
 		return tea.KeyPressMsg{Code: rune(c[0]), Mod: tea.ModCtrl}
 	}
 	return tea.KeyPressMsg{Code: rune(k[0]), Text: k}
@@ -184,15 +184,15 @@ func TestTimelineFollowsTheState(t *testing.T) {
 	_, cmd := c.Update(pictureMsg{s})
 	c.run(cmd)
 	c.shows("VERIFYING", "no timeline: reach the server at "+srv.Socket[:12])
-	if c.asking {
+	if c.top().busy {
 		t.Error("asked again at once")
 	}
 	srv.Start()
 	c.Update(secondMsg{})
-	if !c.asking {
+	if !c.top().busy {
 		t.Fatal("not asked again after a second")
 	}
-	c.asking, c.want = false, slotKey{}
+	c.top().busy, c.top().query = false, ""
 	_, cmd = c.Update(pictureMsg{s})
 	c.run(cmd)
 	c.shows("COMMENCE committed")
@@ -295,4 +295,10 @@ func TestRunEndsCleanly(t *testing.T) {
 		_ = in.Close()
 		cl.Close()
 	}
+}
+
+func (c *console) paste(text string) {
+	c.t.Helper()
+	_, cmd := c.Update(tea.PasteMsg{Content: text})
+	c.run(cmd)
 }

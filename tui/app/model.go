@@ -7,11 +7,11 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
-	"labswarm/api"
+	"labswarm/api/client"
 	"labswarm/tui/component"
 	"labswarm/tui/keymap"
+	"labswarm/tui/screen"
 	"labswarm/tui/screen/help"
-	"labswarm/tui/screen/host"
 	"labswarm/tui/screen/rooms"
 	"labswarm/tui/snapshot"
 	"labswarm/tui/theme"
@@ -19,54 +19,58 @@ import (
 
 // Messages of the console, beside those of the terminal.
 type (
-	pictureMsg  struct{ s *snapshot.Snapshot }
-	secondMsg   struct{} // the age grows
-	timelineMsg struct {
-		key   slotKey
-		slot  *api.Slot // nil: the job has no such host, or err
+	pictureMsg struct{ s *snapshot.Snapshot }
+	secondMsg  struct{} // the age grows
+	readMsg    struct {
+		page  int // its id
+		key   string
+		data  any
 		cause string
+	}
+	doneMsg struct {
+		page   int
+		action screen.Action
+		said   string
+		failed bool
 	}
 )
 
-// slotKey is what a timeline was read for: when one of it changes, there is
-// something new to read.
-type slotKey struct {
-	host    string
-	job     uint64
-	state   api.State
-	since   time.Time
-	attempt int
-}
-
-// jobs is the part of api/client.Client that the model needs.
-type jobs interface {
-	Job(ctx context.Context, id uint64) (api.Job, error)
-}
-
-const timelineLimit = 5 * time.Second // for one reading
+// The pace of readings and actions.
+const (
+	readLimit = 5 * time.Second // for one reading
+	doLimit   = 30 * time.Second
+)
 
 // refreshing is the note until the next picture.
 const refreshing = "reading everything again"
 
+// page is a view with what was read for it.
+type page struct {
+	id    int
+	view  screen.View
+	query string    // the key of the last reading
+	at    time.Time // when it was asked for
+	data  any
+	cause string
+	busy  bool // a reading is under way
+}
+
 // model is the state of the console. Only the program's event loop touches it.
 type model struct {
-	ctx     context.Context // of the program: bounds what its commands read
-	jobs    jobs
-	refresh func()
-	keys    keymap.Map
-	th      *theme.Theme
+	ctx      context.Context // of the program: bounds what its commands read
+	client   *client.Client
+	refresh  func()
+	keys     keymap.Map
+	th       *theme.Theme
+	readOnly bool
 
-	s      *snapshot.Snapshot
-	size   component.Size
-	screen keymap.Screen
-	below  keymap.Screen // what help returns to
-	rooms  rooms.State
-	host   host.State
-	help   help.State
-	note   string // about the last key, until the next one
-
-	want   slotKey // timeline on the screen
-	asking bool    // a reading is under way
+	s       *snapshot.Snapshot
+	size    component.Size
+	stack   []*page // never empty; the last one is on the screen
+	pages   int     // made so far
+	command command // the ":" line
+	note    string  // about the last key, until the next one
+	acting  string  // what the server is asked to do, "" = nothing
 
 	now    time.Time
 	frame  string
@@ -75,11 +79,13 @@ type model struct {
 	crash  *PanicError
 }
 
-func newModel(ctx context.Context, j jobs, refresh func(), th *theme.Theme) *model {
-	return &model{
-		ctx: ctx, jobs: j, refresh: refresh, keys: keymap.Default(), th: th,
-		s: &snapshot.Snapshot{}, screen: keymap.Rooms, now: time.Now(), draw: (*model).render,
+func newModel(ctx context.Context, c *client.Client, refresh func(), th *theme.Theme) *model {
+	m := &model{
+		ctx: ctx, client: c, refresh: refresh, keys: keymap.Default(), th: th,
+		s: &snapshot.Snapshot{}, now: time.Now(), draw: (*model).render,
 	}
+	m.open(rooms.State{})
+	return m
 }
 
 // Init does nothing: Run's goroutines send what the model needs. A timer of
@@ -119,10 +125,10 @@ func (m *model) apply(msg tea.Msg) (changed bool, _ tea.Cmd) {
 		m.size = component.Size{W: msg.Width, H: msg.Height}
 		return true, nil
 	case secondMsg:
-		if m.host.Cause != "" {
-			m.want = slotKey{} // try again
+		if p := m.top(); p.cause != "" {
+			p.query = "" // try again
 		}
-		return true, m.readTimeline()
+		return true, m.read()
 	case pictureMsg:
 		// A picture that only says that the server lives changes nothing but
 		// the age, and that is drawn once a second anyhow.
@@ -131,37 +137,59 @@ func (m *model) apply(msg tea.Msg) (changed bool, _ tea.Cmd) {
 		if m.note == refreshing {
 			m.note, same = "", false
 		}
-		return !same, m.readTimeline()
-	case timelineMsg:
-		return m.gotTimeline(msg), m.readTimeline()
+		return !same, m.read()
+	case readMsg:
+		return m.gotRead(msg), m.read()
+	case doneMsg:
+		return true, m.gotDone(msg)
 	case tea.KeyPressMsg:
-		return true, m.press(msg.String())
+		key := msg.String()
+		if msg.Text != "" {
+			key = msg.Text
+		}
+		return true, m.press(key, msg.String())
 	}
 	return false, nil
 }
 
-func (m *model) render() string {
-	foot := component.Foot{Keys: m.keys, Message: m.note}
-	switch m.screen {
-	case keymap.Host:
-		return host.Render(m.s, m.host, foot, m.size, m.th, m.now)
-	case keymap.Help:
-		return help.Render(m.s, m.help, foot, m.size, m.th, m.now)
-	}
-	return rooms.Render(m.s, m.rooms, foot, m.size, m.th, m.now)
+func (m *model) top() *page { return m.stack[len(m.stack)-1] }
+
+func (m *model) open(v screen.View) {
+	m.pages++
+	m.stack = append(m.stack, &page{id: m.pages, view: v})
 }
 
-func (m *model) keyState() keymap.State {
-	if m.screen == keymap.Host {
-		return host.KeyState(m.s, m.host)
+// in is what the page on the screen is drawn from.
+func (m *model) in() screen.In {
+	p := m.top()
+	note := m.note
+	if m.acting != "" {
+		note = m.acting + " ..."
 	}
-	return rooms.KeyState(m.s, m.rooms)
+	if m.command.open {
+		note = m.command.line()
+	}
+	return screen.In{S: m.s, Keys: m.keys, Note: note, Size: m.size, Th: m.th, Now: m.now, Data: p.data, Cause: p.cause}
 }
 
-// press is the router of keys.
-func (m *model) press(key string) tea.Cmd {
+func (m *model) render() string { return m.top().view.Render(m.in()) }
+
+// press is the router of keys. text is what was typed, name the key's name.
+func (m *model) press(text, name string) tea.Cmd {
+	if name == "ctrl+c" {
+		return tea.Quit
+	}
 	m.note = ""
-	id, why, ok := m.keys.Find(m.screen, key, m.keyState())
+	if m.command.open {
+		return m.typeCommand(text)
+	}
+	p := m.top()
+	if t, ok := p.view.(screen.Typist); ok && t.Typing() {
+		v, effect := t.Type(text, m.in())
+		p.view = v
+		return m.take(effect)
+	}
+	id, why, ok := m.keys.Find(p.view.Screen(), name, m.keyState())
 	if !ok {
 		return nil
 	}
@@ -169,128 +197,171 @@ func (m *model) press(key string) tea.Cmd {
 		m.note = why
 		return nil
 	}
+	if cmd, done := m.pressEverywhere(id); done {
+		return cmd
+	}
+	v, effect := p.view.Press(id, m.in())
+	p.view = v
+	return m.take(effect)
+}
+
+// keyState is what the view says, and what holds for all of them.
+func (m *model) keyState() keymap.State {
+	st := m.top().view.KeyState(m.in())
+	st.ReadOnly, st.Stale = m.readOnly, m.s.Stale(m.now)
+	return st
+}
+
+// pressEverywhere applies the keys that mean the same on every screen.
+func (m *model) pressEverywhere(id keymap.ID) (_ tea.Cmd, done bool) {
 	switch id {
 	case keymap.Quit, keymap.QuitNow:
-		return tea.Quit
+		return tea.Quit, true
 	case keymap.ShowHelp:
-		m.toggleHelp()
-		return nil
+		if of := m.top().view.Screen(); of != keymap.Help {
+			m.open(help.State{Of: of})
+			return nil, true
+		}
+	case keymap.Command:
+		m.command = m.command.begin()
+		return nil, true
 	case keymap.Refresh:
-		m.want = slotKey{}
+		m.top().query = ""
 		m.refresh()
 		m.note = refreshing
-		return m.readTimeline()
+		return m.read(), true
 	}
-	switch m.screen {
-	case keymap.Help:
-		m.pressHelp(id)
-	case keymap.Host:
-		return m.pressHost(id)
+	if v := topView(id); v != nil {
+		return m.goTo(v), true
+	}
+	return nil, false
+}
+
+// goTo shows a top-level screen; it is as it was left if it lies at the bottom
+// of the stack.
+func (m *model) goTo(v screen.View) tea.Cmd {
+	bottom := m.stack[0]
+	m.stack = m.stack[:0]
+	if bottom.view.Screen() == v.Screen() {
+		m.stack = append(m.stack, bottom)
+	} else {
+		m.open(v)
+	}
+	return m.read()
+}
+
+// take carries out what a key asked for.
+func (m *model) take(e screen.Effect) tea.Cmd {
+	if e.Note != "" {
+		m.note = e.Note
+	}
+	switch {
+	case e.Back && len(m.stack) > 1:
+		m.back()
+	case e.Go != nil:
+		m.stack = m.stack[:0]
+		m.open(e.Go)
+	}
+	if e.Open != nil {
+		m.open(e.Open)
+	}
+	if e.Do != nil {
+		return m.do(*e.Do)
+	}
+	return m.read()
+}
+
+// back closes the view on the screen. A list below selects what was looked at
+// last (a host's neighbours can be walked through).
+func (m *model) back() {
+	closed := m.top().view
+	m.stack = m.stack[:len(m.stack)-1]
+	if l, ok := closed.(screen.Leaver); ok {
+		m.top().view = l.Leave(m.top().view)
+	}
+}
+
+// do asks the server for an action, unless the picture is too old to act on.
+func (m *model) do(a screen.Action) tea.Cmd {
+	switch {
+	case m.readOnly:
+		m.note = a.Doing + ": this console is read-only"
+	case m.s.Stale(m.now):
+		m.note = a.Doing + ": not while the picture is old; wait for the server"
+	case m.acting != "":
+		m.note = "still busy: " + m.acting
 	default:
-		return m.pressRooms(id)
+		m.acting = a.Doing
+		ctx, c, id := m.ctx, m.client, m.top().id
+		return func() tea.Msg {
+			ctx, cancel := context.WithTimeout(ctx, doLimit)
+			defer cancel()
+			said, err := a.Do(ctx, c)
+			if err != nil {
+				return doneMsg{page: id, action: a, said: snapshot.Clean(a.Doing + ": " + err.Error()), failed: true}
+			}
+			return doneMsg{page: id, action: a, said: snapshot.Clean(said)}
+		}
 	}
 	return nil
 }
 
-func (m *model) toggleHelp() {
-	if m.screen == keymap.Help {
-		m.screen = m.below
-		return
+func (m *model) gotDone(msg doneMsg) tea.Cmd {
+	m.acting, m.note = "", msg.said
+	m.top().query = ""
+	m.refresh()
+	if msg.failed || m.top().id != msg.page { // the person went elsewhere meanwhile
+		return m.read()
 	}
-	m.below, m.help = m.screen, help.State{Of: m.screen}
-	m.screen = keymap.Help
+	if msg.action.Back && len(m.stack) > 1 {
+		m.back()
+	}
+	if msg.action.Then != nil {
+		m.open(msg.action.Then)
+	}
+	return m.read()
 }
 
-func (m *model) pressHelp(id keymap.ID) {
-	if id == keymap.Back {
-		m.screen = m.below
-		return
-	}
-	m.help = m.help.Scroll(id, m.keys, m.size)
-}
-
-func (m *model) pressRooms(id keymap.ID) tea.Cmd {
-	if id != keymap.Open {
-		m.rooms = m.rooms.Move(id, m.s, m.size)
+// read asks for what the view wants beside the picture, when that is another
+// thing than it has or is due again. One reading at a time and page.
+func (m *model) read() tea.Cmd {
+	p := m.top()
+	q := p.view.Query(m.s)
+	if q.Key == "" || p.busy {
 		return nil
 	}
-	if r, h := m.rooms.Selected(m.s, m.size); h != nil {
-		m.screen, m.host = keymap.Host, host.State{Room: r.Name, Host: h.Name}
-	}
-	return m.readTimeline()
-}
-
-func (m *model) pressHost(id keymap.ID) tea.Cmd {
-	switch id {
-	case keymap.Back:
-		m.rooms.Room, m.rooms.Host = m.host.Room, m.host.Host
-		m.screen = keymap.Rooms
-	case keymap.Left:
-		m.host = m.host.Next(m.s, -1)
-	case keymap.Right:
-		m.host = m.host.Next(m.s, +1)
-	default:
-		m.host = m.host.Scroll(id, m.s, m.size, m.now)
-	}
-	return m.readTimeline()
-}
-
-// readTimeline asks for the timeline on the screen when the one at hand is of
-// another host, or older than its state. One reading at a time.
-func (m *model) readTimeline() tea.Cmd {
-	if m.screen != keymap.Host || m.asking {
+	if q.Key == p.query && (q.Every == 0 || m.now.Sub(p.at) < q.Every) {
 		return nil
 	}
-	key, ok := m.slotKey()
-	if !ok || key == m.want {
-		return nil
-	}
-	m.want, m.asking = key, true
-	ctx, j := m.ctx, m.jobs
+	p.query, p.at, p.busy = q.Key, m.now, true
+	ctx, c, id := m.ctx, m.client, p.id
 	return func() tea.Msg {
-		ctx, cancel := context.WithTimeout(ctx, timelineLimit)
+		ctx, cancel := context.WithTimeout(ctx, readLimit)
 		defer cancel()
-		job, err := j.Job(ctx, key.job)
+		data, err := q.Read(ctx, c)
 		if err != nil {
-			return timelineMsg{key: key, cause: snapshot.Clean(err.Error())}
+			return readMsg{page: id, key: q.Key, cause: snapshot.Clean(err.Error())}
 		}
-		for i := range job.Slots {
-			s := &job.Slots[i]
-			if snapshot.Clean(s.Host) == key.host {
-				snapshot.CleanSlot(s)
-				return timelineMsg{key: key, slot: s}
-			}
-		}
-		return timelineMsg{key: key, cause: "the job does not hold this host any more"}
+		return readMsg{page: id, key: q.Key, data: data}
 	}
 }
 
-func (m *model) slotKey() (slotKey, bool) {
-	i, ok := m.s.Find(m.host.Room)
-	if !ok {
-		return slotKey{}, false
+// gotRead takes an answer if its page is still there and still wants it.
+func (m *model) gotRead(msg readMsg) bool {
+	for _, p := range m.stack {
+		if p.id != msg.page {
+			continue
+		}
+		p.busy = false
+		if want := p.view.Query(m.s); want.Key != msg.key {
+			p.query = ""
+			return false
+		}
+		p.cause = msg.cause
+		if msg.cause == "" {
+			p.data = msg.data
+		}
+		return p == m.top()
 	}
-	k, ok := m.s.Rooms[i].Find(m.host.Host)
-	if !ok {
-		return slotKey{}, false
-	}
-	h := &m.s.Rooms[i].Hosts[k]
-	if h.Slot == nil {
-		return slotKey{}, false
-	}
-	return slotKey{h.Name, h.Job.ID, h.Slot.State, h.Slot.Since, h.Slot.Attempt}, true
-}
-
-// gotTimeline takes an answer if its host is still on the screen.
-func (m *model) gotTimeline(msg timelineMsg) bool {
-	m.asking = false
-	if msg.key.host != m.host.Host {
-		m.want = slotKey{}
-		return false
-	}
-	m.host.Loaded, m.host.Cause = true, msg.cause
-	if msg.slot != nil {
-		m.host.Timeline = msg.slot.Timeline
-	}
-	return true
+	return false
 }

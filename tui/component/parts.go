@@ -73,6 +73,7 @@ func Header(c *Canvas, s *snapshot.Snapshot, where string, now time.Time) {
 	if s.Full && !s.Server.Ready && s.Link == snapshot.Live {
 		c.Add(theme.Warn, "  server not ready yet")
 	}
+	c.Right(theme.Dim, keymap.Bar())
 	c.End()
 }
 

@@ -53,6 +53,7 @@ type Feed struct {
 
 	mu    sync.Mutex
 	facts snapshot.Facts
+	past  history
 	built *snapshot.Snapshot // of facts; nil: to be built
 	link  snapshot.Link
 	cause string
@@ -60,7 +61,7 @@ type Feed struct {
 	full  bool
 
 	// Used by the reading goroutine only.
-	since   uint64    // last log event seen; client.Latest: none yet
+	since   uint64    // last log event seen; client.Recent: none yet
 	stale   bool      // hosts, rooms or jobs changed since they were read
 	fetched time.Time // when they were read
 }
@@ -68,7 +69,7 @@ type Feed struct {
 // New returns a feed. send is called from one goroutine of Run, and may block.
 func New(src Source, send func(*snapshot.Snapshot)) *Feed {
 	// The log can hold a million old events; the full state needs none of them.
-	return &Feed{src: src, send: send, since: client.Latest, dirty: make(chan struct{}, 1), refresh: make(chan struct{}, 1)}
+	return &Feed{src: src, send: send, since: client.Recent, dirty: make(chan struct{}, 1), refresh: make(chan struct{}, 1)}
 }
 
 // Refresh asks for the full state now; while the server is away it also ends
@@ -137,10 +138,11 @@ func (f *Feed) session(ctx context.Context) error {
 	})
 	var failed error
 	err := f.src.Events(ctx, f.since, func(e api.Event) {
-		if f.since == client.Latest || e.Seq > f.since {
+		if f.since == client.Recent || e.Seq > f.since {
 			f.since = e.Seq
 		}
 		f.stale = true
+		f.change(func() { f.past.add(e) })
 	}, func(t api.Tick) {
 		f.tick(t)
 		if f.stale && time.Since(f.fetched) >= fetchEvery {
@@ -191,6 +193,7 @@ func (f *Feed) fetch(ctx context.Context) error {
 // ones are newer than all others.
 func (f *Feed) tick(t api.Tick) {
 	f.change(func() {
+		f.past.sample(t.Jobs, time.Now())
 		jobs := make([]api.Job, 0, len(f.facts.Jobs)+1)
 		at := make(map[uint64]int, len(t.Jobs))
 		for i := range t.Jobs {
@@ -273,6 +276,7 @@ func (f *Feed) picture() *snapshot.Snapshot {
 		f.built = snapshot.Build(f.facts)
 	}
 	s := *f.built
+	s.Log, s.Rates = f.past.log, f.past.rates
 	s.Link, s.Cause, s.Heard, s.Full = f.link, f.cause, f.heard, f.full
 	return &s
 }

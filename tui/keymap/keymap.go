@@ -8,15 +8,60 @@ package keymap
 import "strings"
 
 // Screen is where a binding is valid.
-type Screen uint8
+type Screen uint32
 
-// The screens; several can be or-ed together.
+// The screens; several can be or-ed together. A text field of any screen takes
+// its keys before the key map does.
 const (
 	Rooms Screen = 1 << iota
+	Jobs
+	Images
+	Schedules
+	Hosts
+	Log
 	Host
+	Job
 	Help
-	All = Rooms | Host | Help
+	tops  = Rooms | Jobs | Images | Schedules | Hosts | Log
+	lists = Jobs | Images | Schedules | Hosts | Log
+	All   = tops | Host | Job | Help
 )
+
+// Top is a screen that is reached by its number from anywhere.
+type Top struct {
+	ID     ID
+	Screen Screen
+	Key    string
+	Name   string // one word
+}
+
+// Tops lists them in the order of their numbers.
+func Tops() []Top {
+	return []Top{
+		{GoRooms, Rooms, "1", "rooms"}, {GoJobs, Jobs, "2", "jobs"}, {GoImages, Images, "3", "images"},
+		{GoHosts, Hosts, "5", "hosts"}, {GoLog, Log, "6", "log"},
+	}
+}
+
+// Bar is the line of top-level screens, for the header.
+func Bar() string {
+	var items []string
+	for _, t := range Tops() {
+		items = append(items, t.Key+" "+t.Name)
+	}
+	return strings.Join(items, " ")
+}
+
+// Each returns the single screens in s, in order.
+func Each(s Screen) []Screen {
+	var out []Screen
+	for b := Screen(1); b <= Help; b <<= 1 {
+		if s&b != 0 {
+			out = append(out, b)
+		}
+	}
+	return out
+}
 
 // ID names what a key asks for.
 type ID string
@@ -39,12 +84,29 @@ const (
 	NextRoom ID = "next-room"
 	PrevRoom ID = "previous-room"
 	Refresh  ID = "refresh"
+
+	GoRooms     ID = "go-rooms"
+	GoJobs      ID = "go-jobs"
+	GoImages    ID = "go-images"
+	GoSchedules ID = "go-schedules"
+	GoHosts     ID = "go-hosts"
+	GoLog       ID = "go-log"
+
+	Filter  ID = "filter"
+	Command ID = "command"
+	Sort    ID = "sort"
+	Follow  ID = "follow"
+	RoomJob ID = "room-job"
 )
 
 // State is what decides whether a key is of use now.
 type State struct {
 	Hosts int // in the room shown
 	Rooms int
+	Items int  // in the list shown
+	Job   bool // there is a job to look at
+
+	ReadOnly, Stale bool // nothing may be asked of the server
 }
 
 // Binding ties keys to an ID on some screens.
@@ -67,7 +129,9 @@ type Map []Binding
 func Default() Map {
 	hosts := func(s State) (bool, string) { return s.Hosts > 0, "there is no host in this room" }
 	rooms := func(s State) (bool, string) { return s.Rooms > 1, "there is no other room" }
-	return Map{
+	items := func(s State) (bool, string) { return s.Items > 0, "the list is empty" }
+	job := func(s State) (bool, string) { return s.Job, "this room has had no job" }
+	out := Map{
 		{ID: Open, Screens: Rooms, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host: facts and timeline", When: hosts},
 		{ID: NextRoom, Screens: Rooms, Keys: []string{"tab"}, Show: "tab", Help: "next room", Long: "next room", When: rooms},
 		{ID: PrevRoom, Screens: Rooms, Keys: []string{"shift+tab"}, Show: "shift+tab", Long: "previous room", When: rooms},
@@ -80,6 +144,21 @@ func Default() Map {
 		{ID: PageUp, Screens: Rooms, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen of hosts up", When: hosts},
 		{ID: PageDown, Screens: Rooms, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen of hosts down", When: hosts},
 
+		{ID: RoomJob, Screens: Rooms, Keys: []string{"o"}, Show: "o", Help: "job", Long: "open the room's job", When: job},
+
+		{ID: Open, Screens: Jobs | Images | Schedules | Hosts, Keys: []string{"enter"}, Show: "enter", Help: "open", Long: "open the selected line", When: items},
+		{ID: Open, Screens: Job, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host", When: items},
+		{ID: Up, Screens: lists | Job, Keys: []string{"up", "k"}, Show: "up k", Long: "line above", When: items},
+		{ID: Down, Screens: lists | Job, Keys: []string{"down", "j"}, Show: "down j", Long: "line below", When: items},
+		{ID: First, Screens: lists | Job, Keys: []string{"g", "home"}, Show: "g home", Long: "first line", When: items},
+		{ID: Last, Screens: lists | Job, Keys: []string{"G", "end"}, Show: "G end", Long: "last line", When: items},
+		{ID: PageUp, Screens: lists | Job, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen up", When: items},
+		{ID: PageDown, Screens: lists | Job, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen down", When: items},
+		{ID: Sort, Screens: Job | Hosts, Keys: []string{"s"}, Show: "s", Help: "sort", Long: "sort by the next column", When: items},
+		{ID: Follow, Screens: Log, Keys: []string{"f"}, Show: "f", Help: "follow", Long: "stay at the newest line, or stop"},
+		{ID: Filter, Screens: lists | Job, Keys: []string{"/"}, Show: "/", Help: "filter", Long: "show only lines that match, for example: room=A101 state!=done"},
+
+		{ID: Back, Screens: Job, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one level back"},
 		{ID: Back, Screens: Host | Help, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one level back"},
 		{ID: Left, Screens: Host, Keys: []string{"left", "h"}, Show: "left h", Help: "previous", Long: "previous host of the room", When: hosts},
 		{ID: Right, Screens: Host, Keys: []string{"right", "l"}, Show: "right l", Help: "next", Long: "next host of the room", When: hosts},
@@ -90,11 +169,16 @@ func Default() Map {
 		{ID: PageUp, Screens: Host | Help, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen up"},
 		{ID: PageDown, Screens: Host | Help, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen down"},
 
-		{ID: Refresh, Screens: Rooms | Host, Keys: []string{"ctrl+r"}, Show: "ctrl+r", Long: "read everything from the server again"},
+		{ID: Command, Screens: All, Keys: []string{":"}, Show: ":", Long: "go to something by its name: room A101, host a13, job 118; tab completes"},
+		{ID: Refresh, Screens: All &^ Help, Keys: []string{"ctrl+r"}, Show: "ctrl+r", Long: "read everything from the server again"},
 		{ID: ShowHelp, Screens: All, Keys: []string{"?"}, Show: "?", Help: "help", Long: "this help; again: back"},
 		{ID: Quit, Screens: All, Keys: []string{"q"}, Show: "q", Help: "quit", Long: "quit the console; jobs go on"},
 		{ID: QuitNow, Screens: All, Keys: []string{"ctrl+c"}, Show: "ctrl+c", Long: "quit at once; jobs go on"},
 	}
+	for _, t := range Tops() {
+		out = append(out, Binding{ID: t.ID, Screens: All, Keys: []string{t.Key}, Show: t.Key, Long: "screen: " + t.Name})
+	}
+	return out
 }
 
 // On returns the bindings of one screen.

@@ -7,7 +7,7 @@ import (
 
 // TestNoCollision: one key means one thing on one screen.
 func TestNoCollision(t *testing.T) {
-	for _, screen := range []Screen{Rooms, Host, Help} {
+	for _, screen := range Each(All) {
 		seen := map[string]ID{}
 		for _, b := range Default().On(screen) {
 			for _, k := range b.Keys {
@@ -39,7 +39,7 @@ func TestEveryBindingIsExplained(t *testing.T) {
 
 // TestWayOut: every screen can be left and explained.
 func TestWayOut(t *testing.T) {
-	for _, screen := range []Screen{Rooms, Host, Help} {
+	for _, screen := range Each(All) {
 		for key, want := range map[string]ID{"q": Quit, "ctrl+c": QuitNow, "?": ShowHelp} {
 			if id, why, ok := Default().Find(screen, key, State{}); !ok || why != "" || id != want {
 				t.Errorf("screen %d: %q = %s, %q, %v; want %s", screen, key, id, why, ok, want)

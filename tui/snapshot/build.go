@@ -29,6 +29,7 @@ func Build(f Facts) *Snapshot {
 	for i := range f.Jobs {
 		b.jobs = append(b.jobs, cleanJob(f.Jobs[i]))
 	}
+	s.Jobs = slices.Clone(b.jobs)
 	// Live jobs first, newest first among them: a host is in one live job only.
 	slices.SortStableFunc(b.jobs, func(x, y *api.Job) int { return over(x) - over(y) })
 	b.place()
@@ -117,11 +118,11 @@ func (b *builder) strangers() {
 func (b *builder) finish() []Room {
 	out := make([]Room, 0, len(b.rooms))
 	for _, r := range b.rooms {
-		slices.SortFunc(r.Hosts, func(x, y Host) int { return natural(x.Name, y.Name) })
+		slices.SortFunc(r.Hosts, func(x, y Host) int { return Natural(x.Name, y.Name) })
 		r.Job = roomJob(r)
 		out = append(out, *r)
 	}
-	slices.SortFunc(out, func(x, y Room) int { return natural(x.Name, y.Name) })
+	slices.SortFunc(out, func(x, y Room) int { return Natural(x.Name, y.Name) })
 	return out
 }
 
@@ -141,8 +142,8 @@ func roomJob(r *Room) *api.Job {
 	return best
 }
 
-// natural compares names so that a2 comes before a10.
-func natural(a, b string) int {
+// Natural compares names so that a2 comes before a10.
+func Natural(a, b string) int {
 	x, y := a, b
 	for x != "" && y != "" {
 		if isDigit(x[0]) && isDigit(y[0]) {
@@ -196,6 +197,14 @@ func cleanJob(j api.Job) *api.Job {
 		CleanSlot(&j.Slots[i])
 	}
 	return &j
+}
+
+// CleanEvent makes the text of an event clean.
+func CleanEvent(e api.Event) api.Event {
+	for _, p := range []*string{&e.Level, &e.Code, &e.Host, &e.Room, &e.Text} {
+		*p = Clean(*p)
+	}
+	return e
 }
 
 // CleanSlot makes the text of a slot clean, its timeline too, without changing

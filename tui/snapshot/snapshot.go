@@ -64,12 +64,45 @@ type Room struct {
 type Snapshot struct {
 	Server api.ServerInfo
 	Rooms  []Room
-	Hosts  int // in all rooms
+	Hosts  int         // in all rooms
+	Jobs   []*api.Job  // newest first
+	Log    []api.Event // the newest of the event log, oldest first; shared, never changed
+
+	// Rates holds, by job, its rate over time in bytes per second, oldest first,
+	// evenly spaced; NaN = nothing was heard.
+	Rates map[uint64]Rates
 
 	Link  Link
 	Cause string    // why the link was lost
 	Heard time.Time // when the server last said something, by this machine's clock
 	Full  bool      // a full picture was read at least once
+}
+
+// Rates is a job's rate over time. Immutable.
+type Rates struct {
+	Begin time.Time     // of the first sample
+	Every time.Duration // between two samples
+	Bps   []float64
+}
+
+// Job returns a job, or nil.
+func (s *Snapshot) Job(id uint64) *api.Job {
+	for _, j := range s.Jobs {
+		if j.ID == id {
+			return j
+		}
+	}
+	return nil
+}
+
+// Host finds a host by name, in any room.
+func (s *Snapshot) Host(name string) (*Room, *Host) {
+	for i := range s.Rooms {
+		if k, ok := s.Rooms[i].Find(name); ok {
+			return &s.Rooms[i], &s.Rooms[i].Hosts[k]
+		}
+	}
+	return nil, nil
 }
 
 // Find returns the index of a room, or false.
@@ -98,7 +131,10 @@ func (s *Snapshot) SameAs(o *Snapshot) bool {
 	if s.Link != o.Link || s.Cause != o.Cause || s.Full != o.Full || s.Server != o.Server || len(s.Rooms) != len(o.Rooms) {
 		return false
 	}
-	return len(s.Rooms) == 0 || &s.Rooms[0] == &o.Rooms[0]
+	if len(s.Log) != len(o.Log) || len(s.Log) > 0 && s.Log[len(s.Log)-1].Seq != o.Log[len(o.Log)-1].Seq || len(s.Jobs) != len(o.Jobs) {
+		return false
+	}
+	return (len(s.Rooms) == 0 || &s.Rooms[0] == &o.Rooms[0]) && (len(s.Jobs) == 0 || s.Jobs[0] == o.Jobs[0])
 }
 
 // Stale reports whether rates and times left are not to be trusted.

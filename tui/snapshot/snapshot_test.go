@@ -105,7 +105,7 @@ func TestCountsAddUp(t *testing.T) {
 			for _, n := range r.Counts {
 				sum += n
 			}
-			if !slices.IsSortedFunc(r.Hosts, func(a, b Host) int { return natural(a.Name, b.Name) }) {
+			if !slices.IsSortedFunc(r.Hosts, func(a, b Host) int { return Natural(a.Name, b.Name) }) {
 				rt.Fatalf("room %s is not in order: %v", r.Name, names(r))
 			}
 		}
@@ -120,10 +120,10 @@ func TestNaturalIsAnOrder(t *testing.T) {
 	word := rapid.StringMatching(`[a0-3]{0,6}`)
 	rapid.Check(t, func(rt *rapid.T) {
 		a, b, c := word.Draw(rt, "a"), word.Draw(rt, "b"), word.Draw(rt, "c")
-		if sign(natural(a, b)) != -sign(natural(b, a)) || (natural(a, b) == 0) != (a == b) {
-			rt.Fatalf("natural(%q, %q) = %d, reversed %d", a, b, natural(a, b), natural(b, a))
+		if sign(Natural(a, b)) != -sign(Natural(b, a)) || (Natural(a, b) == 0) != (a == b) {
+			rt.Fatalf("Natural(%q, %q) = %d, reversed %d", a, b, Natural(a, b), Natural(b, a))
 		}
-		if natural(a, b) <= 0 && natural(b, c) <= 0 && natural(a, c) > 0 {
+		if Natural(a, b) <= 0 && Natural(b, c) <= 0 && Natural(a, c) > 0 {
 			rt.Fatalf("%q <= %q <= %q, but not the first and last", a, b, c)
 		}
 	})

@@ -143,6 +143,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	since := uint64(len(s.log)) // without ?since the stream starts now
 	s.mu.Unlock()
+	if r.URL.Query().Get("last") != "" {
+		since -= min(since, 300)
+	}
 	if text := r.URL.Query().Get("since"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {

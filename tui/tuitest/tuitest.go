@@ -98,6 +98,42 @@ func Picture(n int) *snapshot.Snapshot {
 	return s
 }
 
+// Night returns the picture of 40 hosts in the middle of a night, with what
+// came before: ended jobs, the event log, the rate over time.
+func Night() *snapshot.Snapshot {
+	f := Facts(40)
+	ended := func(id uint64, result string, states ...api.State) api.Job {
+		j := f.Jobs[0]
+		j.ID, j.Created, j.Ended, j.Result, j.EtaS, j.Percent = id, Now().Add(-25*time.Hour), Now().Add(-24*time.Hour-40*time.Minute), result, -1, 100
+		j.Room, j.Slots = "A102", nil
+		for i, st := range states {
+			j.Slots = append(j.Slots, api.Slot{Host: fmt.Sprintf("b%d", i+1), State: st, Percent: 100, Verified: st.Good(), CellsKept: 340, CellsWritten: 20})
+		}
+		return j
+	}
+	f.Jobs = append(f.Jobs, ended(117, "ok", api.StateConfirmed, api.StateConfirmed), ended(116, "partial", api.StateConfirmed, api.StateNoShow, api.StateFailed))
+	s := snapshot.Build(f)
+	s.Link, s.Full, s.Heard = snapshot.Live, true, Now().Add(-300*time.Millisecond)
+	s.Log = Log()
+	r := snapshot.Rates{Begin: Now().Add(-10 * time.Minute), Every: time.Second}
+	for i := range 600 {
+		r.Bps = append(r.Bps, float64(min(i, 200))*2.2*(1<<20))
+	}
+	s.Rates = map[uint64]snapshot.Rates{118: r}
+	return s
+}
+
+// Log is the event log of that night.
+func Log() []api.Event {
+	at := func(m int) time.Time { return Now().Add(time.Duration(m) * time.Minute) }
+	return []api.Event{
+		{Seq: 1, Time: at(-12), Level: "warn", Code: "dhcp_foreign", Text: "a foreign DHCP server, 10.8.1.250, offers a boot file: unplug it, or let the switch keep it out"},
+		{Seq: 2, Time: at(-11), Level: "info", Code: "job_created", Job: 118, Room: "A101", Text: "job 118: deb12-lab/14 for 38 hosts of A101"},
+		{Seq: 3, Time: at(-5), Level: "error", Code: "slot_failed", Job: 118, Room: "A101", Host: "a05", Text: "write cell 18743 at 18.3 GiB of SAMSUNG 870 S5Y1NX04: input/output error"},
+		{Seq: 4, Time: at(-2), Level: "info", Code: "slot_confirmed", Job: 118, Room: "A101", Host: "a02", Text: "new system seen"},
+	}
+}
+
 // Golden compares text with testdata/name; -update writes it.
 func Golden(t *testing.T, name, text string) {
 	t.Helper()

@@ -50,7 +50,7 @@ func Render(s *snapshot.Snapshot, st State, foot component.Foot, size component.
 func KeyState(s *snapshot.Snapshot, st State) keymap.State {
 	ks := keymap.State{Rooms: len(s.Rooms)}
 	if i, _ := s.Find(st.Room); len(s.Rooms) > 0 {
-		ks.Hosts = len(s.Rooms[i].Hosts)
+		ks.Hosts, ks.Job = len(s.Rooms[i].Hosts), s.Rooms[i].Job != nil
 	}
 	return ks
 }
@@ -70,7 +70,7 @@ func waiting(c *component.Canvas, s *snapshot.Snapshot) {
 func body(c *component.Canvas, p plan, r *snapshot.Room, order []int, at, top int, stale bool, now time.Time) {
 	for row := top; row < min(top+p.rows, p.total); row++ {
 		if p.kind == list {
-			listRow(c, p, &r.Hosts[host(order, row)], row == at, stale)
+			listRow(c, p, &r.Hosts[hostAt(order, row)], row == at, stale)
 		} else {
 			mapRow(c, p, r, row, at, stale)
 		}

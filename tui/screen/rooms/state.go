@@ -38,8 +38,8 @@ func (st State) place(s *snapshot.Snapshot, size component.Size) (r *snapshot.Ro
 	return r, order, at
 }
 
-// host maps a position in drawing order to an index into the room.
-func host(order []int, at int) int {
+// hostAt maps a position in drawing order to an index into the room.
+func hostAt(order []int, at int) int {
 	if order == nil {
 		return at
 	}
@@ -70,7 +70,7 @@ func (st State) Selected(s *snapshot.Snapshot, size component.Size) (*snapshot.R
 	if r == nil || len(r.Hosts) == 0 {
 		return r, nil
 	}
-	return r, &r.Hosts[host(order, at)]
+	return r, &r.Hosts[hostAt(order, at)]
 }
 
 // Move returns the state after a key. Moves stop at the edges.
@@ -88,7 +88,7 @@ func (st State) Move(id keymap.ID, s *snapshot.Snapshot, size component.Size) St
 	}
 	p, n := layout(r, size), len(r.Hosts)
 	at = step(id, at, n, p)
-	st.Room, st.Host = r.Name, r.Hosts[host(order, at)].Name
+	st.Room, st.Host = r.Name, r.Hosts[hostAt(order, at)].Name
 	st.Top = scroll(st.Top, at, p)
 	return st
 }

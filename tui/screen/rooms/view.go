@@ -1,0 +1,41 @@
+package rooms
+
+import (
+	"labswarm/tui/keymap"
+	"labswarm/tui/screen"
+	"labswarm/tui/screen/host"
+	"labswarm/tui/screen/job"
+	"labswarm/tui/snapshot"
+)
+
+// Screen implements screen.View.
+func (st State) Screen() keymap.Screen { return keymap.Rooms }
+
+// Query implements screen.View: the picture has everything.
+func (st State) Query(*snapshot.Snapshot) screen.Query { return screen.Query{} }
+
+// Render implements screen.View.
+func (st State) Render(in screen.In) string {
+	return Render(in.S, st, in.Foot(), in.Size, in.Th, in.Now)
+}
+
+// KeyState implements screen.View.
+func (st State) KeyState(in screen.In) keymap.State { return KeyState(in.S, st) }
+
+// Press implements screen.View.
+func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
+	r, h := st.Selected(in.S, in.Size)
+	switch {
+	case id == keymap.Open && h != nil:
+		return st, screen.Effect{Open: host.State{Room: r.Name, Host: h.Name}}
+	case id == keymap.RoomJob && r != nil && r.Job != nil:
+		return st, screen.Effect{Open: job.State{ID: r.Job.ID}}
+	}
+	return st.Move(id, in.S, in.Size), screen.Effect{}
+}
+
+// At implements screen.Chooser.
+func (st State) At(room, host string) screen.View {
+	st.Room, st.Host = room, host
+	return st
+}

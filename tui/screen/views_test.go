@@ -1,0 +1,123 @@
+package screen_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"labswarm/api"
+	"labswarm/tui/keymap"
+	"labswarm/tui/screen"
+	"labswarm/tui/screen/hosts"
+	"labswarm/tui/screen/images"
+	"labswarm/tui/screen/job"
+	"labswarm/tui/screen/jobs"
+	"labswarm/tui/screen/logs"
+	"labswarm/tui/snapshot"
+	"labswarm/tui/theme"
+	"labswarm/tui/tuitest"
+)
+
+// view is a screen with what was read for it.
+type view struct {
+	screen.View
+	data any
+}
+
+// views lists every screen that has no goldens of its own. A new screen is
+// added here.
+func views() map[string]view {
+	return map[string]view{
+		"jobs": {View: jobs.State{}}, "job": {View: job.State{ID: 118}}, "job-ended": {View: job.State{ID: 116}},
+		"hosts": {View: hosts.State{}}, "log": {View: logs.State{}},
+		"images": {images.State{Open: true}, imageFacts()}, "images-unread": {View: images.State{}},
+	}
+}
+
+func imageFacts() images.Facts {
+	digest := strings.Repeat("c0ffee", 10)
+	img := func(name, version string, gib int64) api.Image {
+		return api.Image{Name: name, Version: version, Created: tuitest.Now().Add(-72 * time.Hour), DiskBytes: 250 << 30, MinBytes: gib << 30, UsedBytes: gib << 30,
+			Cells: int(gib) << 10, BytesShipped: gib << 29, Digest: digest, Boot: "uefi", Partitions: []string{"1 vfat EFI 128 MiB", "2 ext4 root 249 GiB, grows"}}
+	}
+	return images.Facts{Images: []api.Image{img("win11", "2026-11", 31), img("deb12-lab", "14", 9), img("exam", "3", 10)}, States: map[string]api.ImageState{
+		"win11/2026-11": {Checked: tuitest.Now().Add(-50 * time.Hour), Refs: []string{"the newest version of win11"}},
+		"exam/3":        {Quarantine: "cell 17 is bad, and so is its frame"},
+	}}
+}
+
+func input(v view, size int, th *theme.Theme) screen.In {
+	return screen.In{S: tuitest.Night(), Keys: keymap.Default(), Size: tuitest.Sizes()[size], Th: th, Now: tuitest.Now(), Data: v.data}
+}
+
+// TestGolden: every screen, every size, with and without colour and Unicode.
+func TestGolden(t *testing.T) {
+	for name, v := range views() {
+		for i, size := range tuitest.Sizes() {
+			for _, ascii := range []bool{true, false} {
+				th := theme.New(false, ascii)
+				got := v.Render(input(v, i, th))
+				tuitest.Fits(t, got, size)
+				kind := map[bool]string{true: "ascii", false: "utf8"}[ascii]
+				tuitest.Golden(t, fmt.Sprintf("%s-%dx%d-%s.txt", name, size.W, size.H, kind), got)
+				if painted := v.Render(input(v, i, theme.New(true, ascii))); tuitest.Plain(painted) != got {
+					t.Errorf("%s: colour changes more than colour", name)
+				}
+			}
+		}
+	}
+}
+
+// TestEveryKeyEverywhere: no key breaks a screen, also without server, data and
+// hosts, and when the terminal is tiny.
+func TestEveryKeyEverywhere(t *testing.T) {
+	for name, v := range views() {
+		for _, s := range []*snapshot.Snapshot{tuitest.Night(), tuitest.Picture(0), {}} {
+			for size := range tuitest.Sizes() {
+				in := input(v, size, theme.New(false, true))
+				in.S = s
+				at := v.View
+				for _, b := range keymap.Default().On(v.Screen()) {
+					next, _ := at.Press(b.ID, in)
+					if next.Screen() != v.Screen() {
+						t.Fatalf("%s: %s turned it into another screen", name, b.ID)
+					}
+					at = next
+					if w, ok := at.(screen.Typist); ok && w.Typing() {
+						for _, k := range []string{"a", "=", "é", "space", "backspace", "enter"} {
+							at, _ = at.(screen.Typist).Type(k, in)
+						}
+					}
+					tuitest.Fits(t, at.Render(in), in.Size)
+				}
+			}
+		}
+	}
+}
+
+// TestQueriesAreCheap: a query's key depends on the picture only.
+func TestQueriesAreCheap(t *testing.T) {
+	for name, v := range views() {
+		s := tuitest.Night()
+		if a, b := v.Query(s), v.Query(s); a.Key != b.Key {
+			t.Errorf("%s asks for %q, then for %q", name, a.Key, b.Key)
+		}
+	}
+}
+
+// TestFailedReadingIsSaid: a screen whose reading failed says so.
+func TestFailedReadingIsSaid(t *testing.T) {
+	for name, v := range views() {
+		if v.Query(tuitest.Night()).Key == "" {
+			continue
+		}
+		in := input(v, 0, theme.New(false, true))
+		in.Data, in.Cause = nil, errors.Join(context.DeadlineExceeded).Error()
+		if got := v.Render(in); !strings.Contains(got, "deadline exceeded") {
+			t.Errorf("%s says nothing:\n%s", name, got)
+		}
+	}
+}
