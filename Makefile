@@ -35,6 +35,10 @@ $(BIN)/labswarm-agent: $(GO_SRC)
 	@mkdir -p $(BIN)
 	go build -ldflags '$(LDFLAGS)' -o $@ ./initramfs-agent
 
+.PHONY: docs
+docs: ## write the generated documents anew (docs/KEYS.md)
+	@go test -count=1 ./tui/keymap -run TestKeysDocument -update
+
 .PHONY: setup
 setup: ## install the Debian packages that the demo and all tests need (root)
 	@scripts/setup.sh

@@ -16,14 +16,14 @@ const (
 	Rooms Screen = 1 << iota
 	Jobs
 	Images
-	Schedules
 	Hosts
 	Log
 	Host
 	Job
+	Confirm // takes all keys itself
 	Help
-	tops  = Rooms | Jobs | Images | Schedules | Hosts | Log
-	lists = Jobs | Images | Schedules | Hosts | Log
+	tops  = Rooms | Jobs | Images | Hosts | Log
+	lists = Jobs | Images | Hosts | Log
 	All   = tops | Host | Job | Help
 )
 
@@ -88,7 +88,6 @@ const (
 	GoRooms     ID = "go-rooms"
 	GoJobs      ID = "go-jobs"
 	GoImages    ID = "go-images"
-	GoSchedules ID = "go-schedules"
 	GoHosts     ID = "go-hosts"
 	GoLog       ID = "go-log"
 
@@ -97,6 +96,8 @@ const (
 	Sort    ID = "sort"
 	Follow  ID = "follow"
 	RoomJob ID = "room-job"
+
+	Cancel ID = "cancel"
 )
 
 // State is what decides whether a key is of use now.
@@ -105,6 +106,7 @@ type State struct {
 	Rooms int
 	Items int  // in the list shown
 	Job   bool // there is a job to look at
+	Ended bool // the job on the screen has ended
 
 	ReadOnly, Stale bool // nothing may be asked of the server
 }
@@ -117,6 +119,7 @@ type Binding struct {
 	Show    string   // the keys as people read them
 	Help    string   // one or two words, for the footer; "" = not in the footer
 	Long    string   // one line, for the help screen
+	Twin    string   // the command that does the same, for keys that do more than move about
 
 	// When says whether the binding is of use, and why not; nil = always.
 	When func(State) (ok bool, why string)
@@ -130,6 +133,21 @@ func Default() Map {
 	hosts := func(s State) (bool, string) { return s.Hosts > 0, "there is no host in this room" }
 	rooms := func(s State) (bool, string) { return s.Rooms > 1, "there is no other room" }
 	items := func(s State) (bool, string) { return s.Items > 0, "the list is empty" }
+	act := func(s State) (bool, string) {
+		switch {
+		case s.ReadOnly:
+			return false, "this console is read-only"
+		case s.Stale:
+			return false, "not while the picture is old; wait for the server"
+		}
+		return true, ""
+	}
+	running := func(s State) (bool, string) {
+		if s.Ended {
+			return false, "the job has ended"
+		}
+		return act(s)
+	}
 	job := func(s State) (bool, string) { return s.Job, "this room has had no job" }
 	out := Map{
 		{ID: Open, Screens: Rooms, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host: facts and timeline", When: hosts},
@@ -146,7 +164,7 @@ func Default() Map {
 
 		{ID: RoomJob, Screens: Rooms, Keys: []string{"o"}, Show: "o", Help: "job", Long: "open the room's job", When: job},
 
-		{ID: Open, Screens: Jobs | Images | Schedules | Hosts, Keys: []string{"enter"}, Show: "enter", Help: "open", Long: "open the selected line", When: items},
+		{ID: Open, Screens: Jobs | Images | Hosts, Keys: []string{"enter"}, Show: "enter", Help: "open", Long: "open the selected line", When: items},
 		{ID: Open, Screens: Job, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host", When: items},
 		{ID: Up, Screens: lists | Job, Keys: []string{"up", "k"}, Show: "up k", Long: "line above", When: items},
 		{ID: Down, Screens: lists | Job, Keys: []string{"down", "j"}, Show: "down j", Long: "line below", When: items},
@@ -157,6 +175,8 @@ func Default() Map {
 		{ID: Sort, Screens: Job | Hosts, Keys: []string{"s"}, Show: "s", Help: "sort", Long: "sort by the next column", When: items},
 		{ID: Follow, Screens: Log, Keys: []string{"f"}, Show: "f", Help: "follow", Long: "stay at the newest line, or stop"},
 		{ID: Filter, Screens: lists | Job, Keys: []string{"/"}, Show: "/", Help: "filter", Long: "show only lines that match, for example: room=A101 state!=done"},
+
+		{ID: Cancel, Screens: Job, Keys: []string{"C"}, Show: "C", Help: "cancel", Long: "cancel the job: hosts that have not begun to write are released", Twin: "job cancel JOB", When: running},
 
 		{ID: Back, Screens: Job, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one level back"},
 		{ID: Back, Screens: Host | Help, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one level back"},

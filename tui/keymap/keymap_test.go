@@ -1,6 +1,9 @@
 package keymap
 
 import (
+	"flag"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -73,6 +76,39 @@ func TestFooter(t *testing.T) {
 	} {
 		if got := Default().Footer(Rooms, tt.st, tt.w); got != tt.want {
 			t.Errorf("Footer(%+v, %d) = %q, want %q", tt.st, tt.w, got, tt.want)
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "write docs/KEYS.md anew")
+
+// TestKeysDocument: docs/KEYS.md says what the keys do.
+func TestKeysDocument(t *testing.T) {
+	path := filepath.Join("..", "..", "docs", "KEYS.md")
+	text := Default().Markdown()
+	if *update {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(path)
+	if err != nil || string(have) != text {
+		t.Errorf("docs/KEYS.md is not fresh (%v): make docs", err)
+	}
+}
+
+// TestEveryScreenHasAName: and every key that acts has a twin.
+func TestEveryScreenHasAName(t *testing.T) {
+	named := Confirm // asks, and stands for nothing
+	for _, n := range names() {
+		named |= n.screen
+	}
+	if named != All|Confirm {
+		t.Errorf("screens without a name: %b", (All|Confirm)&^named)
+	}
+	for _, b := range Default() {
+		if b.Moves() == (b.Twin != "") {
+			t.Errorf("%s on %v: moves about %v, twin %q", b.ID, b.Keys, b.Moves(), b.Twin)
 		}
 	}
 }

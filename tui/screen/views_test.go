@@ -11,6 +11,7 @@ import (
 	"labswarm/api"
 	"labswarm/tui/keymap"
 	"labswarm/tui/screen"
+	"labswarm/tui/screen/confirm"
 	"labswarm/tui/screen/hosts"
 	"labswarm/tui/screen/images"
 	"labswarm/tui/screen/job"
@@ -32,7 +33,9 @@ type view struct {
 func views() map[string]view {
 	return map[string]view{
 		"jobs": {View: jobs.State{}}, "job": {View: job.State{ID: 118}}, "job-ended": {View: job.State{ID: 116}},
-		"hosts": {View: hosts.State{}}, "log": {View: logs.State{}},
+		"confirm":       {View: confirm.State{Title: "Cancel job 118, deb12-lab/14?", Facts: []string{"20 hosts have not begun to write: they are released."}}},
+		"confirm-erase": {View: confirm.State{Title: "ERASE 37 disks in A101", Want: "A101", What: "the room's name", Facts: []string{"deb12-lab/14 replaces everything on them."}}},
+		"hosts":         {View: hosts.State{}}, "log": {View: logs.State{}},
 		"images": {images.State{Open: true}, imageFacts()}, "images-unread": {View: images.State{}},
 	}
 }

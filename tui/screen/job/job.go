@@ -49,7 +49,8 @@ func (st State) Query(*snapshot.Snapshot) screen.Query { return screen.Query{} }
 // KeyState implements screen.View.
 func (st State) KeyState(in screen.In) keymap.State {
 	lines, _ := st.Shown(st.table(in))
-	return keymap.State{Items: len(lines)}
+	j := in.S.Job(st.ID)
+	return keymap.State{Items: len(lines), Ended: j == nil || component.Ended(j)}
 }
 
 // Render implements screen.View.
@@ -84,6 +85,10 @@ func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 	case keymap.Sort:
 		st.Order = (st.Order + 1) % orders
 		return st, screen.Effect{Note: "sorted " + orderNames[st.Order]}
+	case keymap.Cancel:
+		if j := in.S.Job(st.ID); j != nil {
+			return st, screen.Effect{Open: cancel(j)}
+		}
 	case keymap.Open:
 		if l := st.Selected(t); l != nil {
 			if r, h := in.S.Host(l.Key); h != nil {
