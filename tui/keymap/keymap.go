@@ -85,11 +85,11 @@ const (
 	PrevRoom ID = "previous-room"
 	Refresh  ID = "refresh"
 
-	GoRooms     ID = "go-rooms"
-	GoJobs      ID = "go-jobs"
-	GoImages    ID = "go-images"
-	GoHosts     ID = "go-hosts"
-	GoLog       ID = "go-log"
+	GoRooms  ID = "go-rooms"
+	GoJobs   ID = "go-jobs"
+	GoImages ID = "go-images"
+	GoHosts  ID = "go-hosts"
+	GoLog    ID = "go-log"
 
 	Filter  ID = "filter"
 	Command ID = "command"
