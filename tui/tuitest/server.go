@@ -34,11 +34,17 @@ type Server struct {
 // NewServer starts a server with facts.
 func NewServer(t testing.TB, f snapshot.Facts) *Server {
 	t.Helper()
+	return NewServerAt(t, f, "s.sock")
+}
+
+// NewServerAt names the socket, which lies in a folder of its own.
+func NewServerAt(t testing.TB, f snapshot.Facts, name string) *Server {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "tui") //nolint:usetesting // t.TempDir is too long for the path of a socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Socket: filepath.Join(dir, "s.sock"), t: t, facts: f, gets: map[string]int{}}
+	s := &Server{Socket: filepath.Join(dir, name), t: t, facts: f, gets: map[string]int{}}
 	t.Cleanup(func() {
 		s.Stop()
 		if err := os.RemoveAll(dir); err != nil {

@@ -30,6 +30,22 @@ const (
 	ExitInterrupted = 130
 )
 
+// exitCodes says what they mean, for the manual page.
+func exitCodes() []struct {
+	code int
+	text string
+} {
+	return []struct {
+		code int
+		text string
+	}{
+		{ExitOK, "done"}, {ExitFailed, "failed"}, {ExitUsage, "wrong use of the command line; nothing was done"},
+		{ExitPartial, "some hosts of a job are not done"}, {ExitUnreachable, "no server answers"},
+		{ExitConflict, "it contradicts what the server has, or something is locked"}, {ExitNotAllowed, "not allowed"},
+		{ExitConfig, "bad configuration of the server"}, {ExitInterrupted, "interrupted"},
+	}
+}
+
 // usageError is wrong use of the command line.
 type usageError struct{ err error }
 
