@@ -29,8 +29,7 @@ type (
 	}
 	doneMsg struct {
 		page   int
-		action screen.Action
-		said   string
+		done   screen.Done
 		failed bool
 	}
 )
@@ -296,28 +295,28 @@ func (m *model) do(a screen.Action) tea.Cmd {
 		return func() tea.Msg {
 			ctx, cancel := context.WithTimeout(ctx, doLimit)
 			defer cancel()
-			said, err := a.Do(ctx, c)
+			done, err := a.Do(ctx, c)
 			if err != nil {
-				return doneMsg{page: id, action: a, said: snapshot.Clean(a.Doing + ": " + err.Error()), failed: true}
+				return doneMsg{page: id, done: screen.Done{Said: a.Doing + ": " + err.Error()}, failed: true}
 			}
-			return doneMsg{page: id, action: a, said: snapshot.Clean(said)}
+			return doneMsg{page: id, done: done}
 		}
 	}
 	return nil
 }
 
 func (m *model) gotDone(msg doneMsg) tea.Cmd {
-	m.acting, m.note = "", msg.said
+	m.acting, m.note = "", snapshot.Clean(msg.done.Said)
 	m.top().query = ""
 	m.refresh()
 	if msg.failed || m.top().id != msg.page { // the person went elsewhere meanwhile
 		return m.read()
 	}
-	if msg.action.Back && len(m.stack) > 1 {
+	if msg.done.Back && len(m.stack) > 1 {
 		m.back()
 	}
-	if msg.action.Then != nil {
-		m.open(msg.action.Then)
+	if msg.done.Then != nil {
+		m.open(msg.done.Then)
 	}
 	return m.read()
 }

@@ -12,10 +12,16 @@ import (
 // walker is a console in the middle of a night, with a server that answers.
 func walker(t *testing.T) *console {
 	t.Helper()
+	c, _ := walkerAndServer(t)
+	return c
+}
+
+func walkerAndServer(t *testing.T) (*console, *tuitest.Server) {
+	t.Helper()
 	srv := tuitest.NewServer(t, tuitest.Facts(40))
 	cl := client.New(srv.Socket)
 	t.Cleanup(cl.Close)
-	return newConsole(t, cl, tuitest.Night())
+	return newConsole(t, cl, tuitest.Night()), srv
 }
 
 func (c *console) typeText(text string) {

@@ -15,7 +15,8 @@ type named struct {
 func names() []named {
 	return []named{
 		{Rooms, "Rooms", "room ls"}, {Jobs, "Jobs", "job ls"}, {Images, "Images", "image ls"}, {Hosts, "Hosts", "host ls"},
-		{Log, "Log", "events"}, {Host, "Host", "host show NAME"}, {Job, "Job", "job watch JOB"}, {Help, "Help", "help"},
+		{Log, "Log", "events"}, {Host, "Host", "host show NAME"}, {Job, "Job", "job watch JOB"},
+		{NewJob1, "New job: image and room", "job create --image NAME --room ROOM"}, {NewJob2, "New job: plan", "job create --dry-run"}, {Help, "Help", "help"},
 	}
 }
 
@@ -24,7 +25,7 @@ func names() []named {
 func (b Binding) Moves() bool {
 	switch b.ID {
 	case Quit, QuitNow, ShowHelp, Back, Open, Up, Down, Left, Right, First, Last, PageUp, PageDown, NextRoom, PrevRoom, Refresh,
-		Filter, Command, Sort, Follow, RoomJob:
+		Filter, Command, Sort, Follow, RoomJob, Mark, MarkAll:
 		return true
 	}
 	for _, t := range Tops() {

@@ -20,11 +20,14 @@ const (
 	Log
 	Host
 	Job
-	Confirm // takes all keys itself
+	NewJob1 // new job: image, room
+	NewJob2 // new job: the plan
+	Confirm // takes all keys itself, as the form of a new job does
 	Help
 	tops  = Rooms | Jobs | Images | Hosts | Log
 	lists = Jobs | Images | Hosts | Log
-	All   = tops | Host | Job | Help
+	asks  = NewJob1 | NewJob2
+	All   = tops | Host | Job | asks | Help
 )
 
 // Top is a screen that is reached by its number from anywhere.
@@ -97,7 +100,11 @@ const (
 	Follow  ID = "follow"
 	RoomJob ID = "room-job"
 
-	Cancel ID = "cancel"
+	Cancel  ID = "cancel"
+	NewJob  ID = "new-job"
+	Mark    ID = "mark"
+	MarkAll ID = "mark-all"
+	Save    ID = "save"
 )
 
 // State is what decides whether a key is of use now.
@@ -162,19 +169,26 @@ func Default() Map {
 		{ID: PageUp, Screens: Rooms, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen of hosts up", When: hosts},
 		{ID: PageDown, Screens: Rooms, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen of hosts down", When: hosts},
 
+		{ID: Mark, Screens: Rooms, Keys: []string{"space"}, Show: "space", Help: "mark", Long: "mark the host for the next command, or take the mark away", When: hosts},
+		{ID: MarkAll, Screens: Rooms, Keys: []string{"a"}, Show: "a", Long: "mark all hosts of the room, or none", When: hosts},
+		{ID: NewJob, Screens: Rooms | Images | Jobs, Keys: []string{"n"}, Show: "n", Help: "new job", Long: "new job for the room, the marked hosts, or of the selected image", Twin: "job create --image NAME --room ROOM", When: act},
 		{ID: RoomJob, Screens: Rooms, Keys: []string{"o"}, Show: "o", Help: "job", Long: "open the room's job", When: job},
 
 		{ID: Open, Screens: Jobs | Images | Hosts, Keys: []string{"enter"}, Show: "enter", Help: "open", Long: "open the selected line", When: items},
 		{ID: Open, Screens: Job, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host", When: items},
-		{ID: Up, Screens: lists | Job, Keys: []string{"up", "k"}, Show: "up k", Long: "line above", When: items},
-		{ID: Down, Screens: lists | Job, Keys: []string{"down", "j"}, Show: "down j", Long: "line below", When: items},
-		{ID: First, Screens: lists | Job, Keys: []string{"g", "home"}, Show: "g home", Long: "first line", When: items},
-		{ID: Last, Screens: lists | Job, Keys: []string{"G", "end"}, Show: "G end", Long: "last line", When: items},
-		{ID: PageUp, Screens: lists | Job, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen up", When: items},
-		{ID: PageDown, Screens: lists | Job, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen down", When: items},
+		{ID: Open, Screens: NewJob1, Keys: []string{"enter"}, Show: "enter", Help: "choose", Long: "choose the selected line and go on", When: items},
+		{ID: Open, Screens: NewJob2, Keys: []string{"enter"}, Show: "enter", Help: "go on", Long: "go on to the question before the job is made", When: act},
+		{ID: Save, Screens: NewJob2, Keys: []string{"o"}, Show: "o", Help: "save", Long: "save the plan to a file", Twin: "job create --dry-run"},
+		{ID: Back, Screens: asks, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one step back"},
+		{ID: Up, Screens: lists | Job | asks, Keys: []string{"up", "k"}, Show: "up k", Long: "line above", When: items},
+		{ID: Down, Screens: lists | Job | asks, Keys: []string{"down", "j"}, Show: "down j", Long: "line below", When: items},
+		{ID: First, Screens: lists | Job | asks, Keys: []string{"g", "home"}, Show: "g home", Long: "first line", When: items},
+		{ID: Last, Screens: lists | Job | asks, Keys: []string{"G", "end"}, Show: "G end", Long: "last line", When: items},
+		{ID: PageUp, Screens: lists | Job | asks, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen up", When: items},
+		{ID: PageDown, Screens: lists | Job | asks, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen down", When: items},
 		{ID: Sort, Screens: Job | Hosts, Keys: []string{"s"}, Show: "s", Help: "sort", Long: "sort by the next column", When: items},
 		{ID: Follow, Screens: Log, Keys: []string{"f"}, Show: "f", Help: "follow", Long: "stay at the newest line, or stop"},
-		{ID: Filter, Screens: lists | Job, Keys: []string{"/"}, Show: "/", Help: "filter", Long: "show only lines that match, for example: room=A101 state!=done"},
+		{ID: Filter, Screens: lists | Job | NewJob1, Keys: []string{"/"}, Show: "/", Help: "filter", Long: "show only lines that match, for example: room=A101 state!=done"},
 
 		{ID: Cancel, Screens: Job, Keys: []string{"C"}, Show: "C", Help: "cancel", Long: "cancel the job: hosts that have not begun to write are released", Twin: "job cancel JOB", When: running},
 

@@ -43,13 +43,18 @@ type Query struct {
 	Read  func(ctx context.Context, c *client.Client) (any, error)
 }
 
-// Action is something the server is asked to do. Do returns the sentence for
-// the person; the client gives each request a key, so a lost answer is harmless.
+// Action is something the server is asked to do. The client gives each request
+// a key, so a lost answer is harmless.
 type Action struct {
 	Doing string // "cancel job 118", for the note while it runs and when it fails
-	Do    func(ctx context.Context, c *client.Client) (string, error)
-	Then  View // opened when it went well, nil = stay
-	Back  bool // close this view when it went well
+	Do    func(ctx context.Context, c *client.Client) (Done, error)
+}
+
+// Done is what became of an action that went well.
+type Done struct {
+	Said string // a sentence for the person
+	Back bool   // close the view that asked
+	Then View   // and open this one, nil = none
 }
 
 // Effect is what a key asks of the console beside the view's next state.

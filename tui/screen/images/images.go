@@ -16,6 +16,7 @@ import (
 	"labswarm/tui/keymap"
 	"labswarm/tui/screen"
 	"labswarm/tui/screen/list"
+	"labswarm/tui/screen/newjob"
 	"labswarm/tui/snapshot"
 	"labswarm/tui/theme"
 )
@@ -93,9 +94,14 @@ func (st State) Render(in screen.In) string {
 
 // Press implements screen.View.
 func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
-	if id == keymap.Open {
+	switch id {
+	case keymap.Open:
 		st.Open = !st.Open
 		return st, screen.Effect{}
+	case keymap.NewJob:
+		if l := st.Selected(table(in)); l != nil {
+			return st, screen.Effect{Open: newjob.OfImage(l.Key)}
+		}
 	}
 	st.State = st.Move(id, table(in), in.Size.H-4)
 	return st, screen.Effect{}

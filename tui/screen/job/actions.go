@@ -32,9 +32,9 @@ func cancel(j *api.Job) confirm.State {
 		},
 		Action: screen.Action{
 			Doing: fmt.Sprintf("cancel job %d", id),
-			Do: func(ctx context.Context, c *client.Client) (string, error) {
+			Do: func(ctx context.Context, c *client.Client) (screen.Done, error) {
 				_, err := c.CancelJob(ctx, id)
-				return fmt.Sprintf("job %d is cancelled", id), err
+				return screen.Done{Said: fmt.Sprintf("job %d is cancelled", id)}, err
 			},
 		},
 	}

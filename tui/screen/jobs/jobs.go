@@ -14,6 +14,7 @@ import (
 	"labswarm/tui/screen"
 	"labswarm/tui/screen/job"
 	"labswarm/tui/screen/list"
+	"labswarm/tui/screen/newjob"
 	"labswarm/tui/snapshot"
 	"labswarm/tui/theme"
 )
@@ -54,6 +55,9 @@ func (st State) Render(in screen.In) string {
 // Press implements screen.View.
 func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 	t := table(in)
+	if id == keymap.NewJob {
+		return st, screen.Effect{Open: newjob.ForRoom("")}
+	}
 	if id == keymap.Open {
 		if l := st.Selected(t); l != nil {
 			n, err := strconv.ParseUint(l.Key, 10, 64)

@@ -37,7 +37,7 @@ func Render(s *snapshot.Snapshot, st State, foot component.Foot, size component.
 			break
 		}
 		p := layout(r, size)
-		body(c, p, r, order, at, scroll(st.Top, at, p), s.Stale(now), now)
+		body(c, p, st, r, order, at, scroll(st.Top, at, p), s.Stale(now), now)
 		c.Down(p.job + 1)
 		jobLines(c, p, r, s.Stale(now))
 	}
@@ -67,12 +67,13 @@ func waiting(c *component.Canvas, s *snapshot.Snapshot) {
 }
 
 // body draws the map and the lines about the selected host.
-func body(c *component.Canvas, p plan, r *snapshot.Room, order []int, at, top int, stale bool, now time.Time) {
+func body(c *component.Canvas, p plan, st State, r *snapshot.Room, order []int, at, top int, stale bool, now time.Time) {
 	for row := top; row < min(top+p.rows, p.total); row++ {
 		if p.kind == list {
-			listRow(c, p, &r.Hosts[hostAt(order, row)], row == at, stale)
+			h := &r.Hosts[hostAt(order, row)]
+			listRow(c, p, h, row == at, st.marked(h.Name), stale)
 		} else {
-			mapRow(c, p, r, row, at, stale)
+			mapRow(c, p, st, r, row, at, stale)
 		}
 		c.End()
 	}

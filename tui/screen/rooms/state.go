@@ -15,6 +15,8 @@ type State struct {
 	Room string
 	Host string
 	Top  int // first row of the map on the screen; a wish, drawing corrects it
+
+	Marked []string // hosts of the room that the next command is for, sorted
 }
 
 // place finds the room and the position of the selected host in drawing order.
@@ -100,6 +102,54 @@ func (st State) turn(id keymap.ID, s *snapshot.Snapshot) State {
 		d = len(s.Rooms) - 1
 	}
 	return State{Room: s.Rooms[(i+d)%len(s.Rooms)].Name}
+}
+
+// mark marks the selected host, or takes its mark away; all marks or none with
+// the whole room.
+func (st State) mark(id keymap.ID, r *snapshot.Room, host string) State {
+	was := st.Marked
+	st.Marked = nil
+	switch {
+	case id == keymap.MarkAll && len(was) < len(r.Hosts):
+		for i := range r.Hosts {
+			st.Marked = append(st.Marked, r.Hosts[i].Name)
+		}
+		slices.Sort(st.Marked)
+	case id == keymap.MarkAll:
+	default:
+		at, marked := slices.BinarySearch(was, host)
+		if marked {
+			st.Marked = slices.Delete(slices.Clone(was), at, at+1)
+		} else {
+			st.Marked = slices.Insert(slices.Clone(was), at, host)
+		}
+	}
+	return st
+}
+
+// marked reports whether a host has a mark.
+func (st State) marked(host string) bool {
+	_, ok := slices.BinarySearch(st.Marked, host)
+	return ok
+}
+
+// Chosen returns the marked hosts that are still in the room, else the selected
+// one.
+func (st State) Chosen(s *snapshot.Snapshot, size component.Size) []string {
+	r, h := st.Selected(s, size)
+	if h == nil {
+		return nil
+	}
+	var out []string
+	for i := range r.Hosts {
+		if st.marked(r.Hosts[i].Name) {
+			out = append(out, r.Hosts[i].Name)
+		}
+	}
+	if out == nil {
+		out = []string{h.Name}
+	}
+	return out
 }
 
 // step moves a position among n hosts.

@@ -14,7 +14,7 @@ import (
 
 // mapRow draws one row of tiles. The selected host stands between ">" and "<",
 // so that the selection is seen without colour.
-func mapRow(c *component.Canvas, p plan, r *snapshot.Room, row, at int, stale bool) {
+func mapRow(c *component.Canvas, p plan, st State, r *snapshot.Room, row, at int, stale bool) {
 	first, left := row*p.cols, 1
 	if p.kind == dense {
 		left = p.labelW
@@ -22,14 +22,14 @@ func mapRow(c *component.Canvas, p plan, r *snapshot.Room, row, at int, stale bo
 	}
 	for i := first; i < min(first+p.cols, len(r.Hosts)); i++ {
 		c.To(left + (i-first)*p.tileW)
-		tile(c, p, &r.Hosts[i], i == at, stale)
+		tile(c, p, &r.Hosts[i], i == at, st.marked(r.Hosts[i].Name), stale)
 	}
 }
 
-func tile(c *component.Canvas, p plan, h *snapshot.Host, selected, stale bool) {
-	role, open, shut := component.RoleOf(h.Group), " ", ""
+func tile(c *component.Canvas, p plan, h *snapshot.Host, selected, marked, stale bool) {
+	role, open, shut := component.RoleOf(h.Group), sign(selected, marked), ""
 	if selected {
-		open, shut = ">", "<"
+		shut = "<"
 	}
 	if p.kind == dense {
 		// Three columns a host: the sign before it marks the selection.
@@ -43,6 +43,19 @@ func tile(c *component.Canvas, p plan, h *snapshot.Host, selected, stale bool) {
 			c.Add(theme.Dim, padLeft(f, rateWidth-len(shut)))
 		}
 	}
+}
+
+// sign stands before a host: selected, marked, both.
+func sign(selected, marked bool) string {
+	switch {
+	case selected && marked:
+		return "#"
+	case selected:
+		return ">"
+	case marked:
+		return "*"
+	}
+	return " "
 }
 
 func look(r theme.Role, selected bool) theme.Role {
@@ -68,11 +81,8 @@ func progress(h *snapshot.Host, stale bool) string {
 }
 
 // listRow draws one host of the narrow list.
-func listRow(c *component.Canvas, p plan, h *snapshot.Host, selected, stale bool) {
-	role, open := component.RoleOf(h.Group), " "
-	if selected {
-		open = ">"
-	}
+func listRow(c *component.Canvas, p plan, h *snapshot.Host, selected, marked, stale bool) {
+	role, open := component.RoleOf(h.Group), sign(selected, marked)
 	c.Add(look(theme.Text, selected), open+pad(nameTail(h.Name, p.nameW), p.nameW+1))
 	c.Add(look(role, selected), snapshot.Mark(h.Slot)).Add(theme.Text, " "+remark(h, stale))
 }

@@ -5,6 +5,7 @@ import (
 	"labswarm/tui/screen"
 	"labswarm/tui/screen/host"
 	"labswarm/tui/screen/job"
+	"labswarm/tui/screen/newjob"
 	"labswarm/tui/snapshot"
 )
 
@@ -30,6 +31,13 @@ func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 		return st, screen.Effect{Open: host.State{Room: r.Name, Host: h.Name}}
 	case id == keymap.RoomJob && r != nil && r.Job != nil:
 		return st, screen.Effect{Open: job.State{ID: r.Job.ID}}
+	case (id == keymap.Mark || id == keymap.MarkAll) && h != nil:
+		return st.mark(id, r, h.Name), screen.Effect{}
+	case id == keymap.NewJob && r != nil:
+		if len(st.Marked) > 0 {
+			return st, screen.Effect{Open: newjob.ForHosts(st.Chosen(in.S, in.Size))}
+		}
+		return st, screen.Effect{Open: newjob.ForRoom(r.Name)}
 	}
 	return st.Move(id, in.S, in.Size), screen.Effect{}
 }
