@@ -105,6 +105,9 @@ const (
 	Mark    ID = "mark"
 	MarkAll ID = "mark-all"
 	Save    ID = "save"
+	Pause   ID = "pause"
+	Retry   ID = "retry"
+	Skip    ID = "skip"
 )
 
 // State is what decides whether a key is of use now.
@@ -114,6 +117,7 @@ type State struct {
 	Items int  // in the list shown
 	Job   bool // there is a job to look at
 	Ended bool // the job on the screen has ended
+	Idle  bool // the selected host is in no running job
 
 	ReadOnly, Stale bool // nothing may be asked of the server
 }
@@ -155,6 +159,15 @@ func Default() Map {
 		}
 		return act(s)
 	}
+	steer := func(s State) (bool, string) {
+		if s.Hosts == 0 && s.Items == 0 {
+			return false, "there is no host"
+		}
+		if s.Idle {
+			return false, "the host is in no running job"
+		}
+		return act(s)
+	}
 	job := func(s State) (bool, string) { return s.Job, "this room has had no job" }
 	out := Map{
 		{ID: Open, Screens: Rooms, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host: facts and timeline", When: hosts},
@@ -190,6 +203,9 @@ func Default() Map {
 		{ID: Follow, Screens: Log, Keys: []string{"f"}, Show: "f", Help: "follow", Long: "stay at the newest line, or stop"},
 		{ID: Filter, Screens: lists | Job | NewJob1, Keys: []string{"/"}, Show: "/", Help: "filter", Long: "show only lines that match, for example: room=A101 state!=done"},
 
+		{ID: Pause, Screens: Job, Keys: []string{"p"}, Show: "p", Help: "pause", Long: "pause the job: no new host passes the point of no return; again: resume", Twin: "job pause JOB", When: running},
+		{ID: Retry, Screens: Rooms | Job | Host, Keys: []string{"r"}, Show: "r", Help: "retry", Long: "another chance for a host that ended without the image, or that is held", Twin: "job retry JOB HOST", When: steer},
+		{ID: Skip, Screens: Rooms | Job | Host, Keys: []string{"x"}, Show: "x", Long: "leave a host out of its job; only before its point of no return", Twin: "job skip JOB HOST", When: steer},
 		{ID: Cancel, Screens: Job, Keys: []string{"C"}, Show: "C", Help: "cancel", Long: "cancel the job: hosts that have not begun to write are released", Twin: "job cancel JOB", When: running},
 
 		{ID: Back, Screens: Job, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one level back"},

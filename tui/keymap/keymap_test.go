@@ -56,8 +56,8 @@ func TestDisabledKeySaysWhy(t *testing.T) {
 	if id != Open || !ok || !strings.Contains(why, "no host") {
 		t.Errorf("enter in an empty room = %s, %q, %v", id, why, ok)
 	}
-	if _, _, ok := Default().Find(Rooms, "x", State{}); ok {
-		t.Error("x is not bound, but found")
+	if _, _, ok := Default().Find(Rooms, "Z", State{}); ok {
+		t.Error("Z is not bound, but found")
 	}
 }
 
@@ -68,10 +68,10 @@ func TestFooter(t *testing.T) {
 		w    int
 		want string
 	}{
-		{State{Hosts: 3, Rooms: 2}, 78, "enter host   tab next room   ? help   q quit"},
+		{State{Hosts: 3, Rooms: 2}, 78, "enter host   tab next room   space mark   n new job   ? help   q quit"},
 		{State{Hosts: 3, Rooms: 2}, 38, "enter host   ? help   q quit"},
-		{State{Hosts: 3, Rooms: 1}, 78, "enter host   ? help   q quit"},
-		{State{}, 78, "? help   q quit"},
+		{State{Hosts: 3, Rooms: 1, Idle: true}, 78, "enter host   space mark   n new job   ? help   q quit"},
+		{State{ReadOnly: true}, 78, "? help   q quit"},
 		{State{Hosts: 3}, 4, "? help   q quit"}, // the canvas cuts it
 	} {
 		if got := Default().Footer(Rooms, tt.st, tt.w); got != tt.want {

@@ -84,7 +84,7 @@ func text(keys keymap.Map, of keymap.Screen, w int) []line {
 				l = left[i]
 			}
 			if i < len(marks) {
-				l = fmt.Sprintf("%-*s%s", beside/2, l, marks[i])
+				l = fmt.Sprintf("%-*s%s", beside/2, component.Fit(l, beside/2-1), marks[i])
 			}
 			out = append(out, line{theme.Text, l})
 		}

@@ -9,6 +9,7 @@ import (
 	"labswarm/api/client"
 	"labswarm/tui/keymap"
 	"labswarm/tui/screen"
+	"labswarm/tui/screen/steer"
 	"labswarm/tui/snapshot"
 )
 
@@ -61,10 +62,17 @@ func (st State) Render(in screen.In) string {
 }
 
 // KeyState implements screen.View.
-func (st State) KeyState(in screen.In) keymap.State { return KeyState(in.S, st) }
+func (st State) KeyState(in screen.In) keymap.State {
+	ks := KeyState(in.S, st)
+	ks.Idle = !steer.Running(st.find(in.S))
+	return ks
+}
 
 // Press implements screen.View.
 func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
+	if e, ok := steer.Ask(id, []*snapshot.Host{st.find(in.S)}); ok {
+		return st, e
+	}
 	switch id {
 	case keymap.Back:
 		return st, screen.Effect{Back: true}

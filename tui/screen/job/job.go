@@ -16,6 +16,7 @@ import (
 	"labswarm/tui/screen"
 	"labswarm/tui/screen/host"
 	"labswarm/tui/screen/list"
+	"labswarm/tui/screen/steer"
 	"labswarm/tui/snapshot"
 	"labswarm/tui/theme"
 )
@@ -50,7 +51,7 @@ func (st State) Query(*snapshot.Snapshot) screen.Query { return screen.Query{} }
 func (st State) KeyState(in screen.In) keymap.State {
 	lines, _ := st.Shown(st.table(in))
 	j := in.S.Job(st.ID)
-	return keymap.State{Items: len(lines), Ended: j == nil || component.Ended(j)}
+	return keymap.State{Items: len(lines), Ended: j == nil || component.Ended(j), Idle: j == nil || component.Ended(j)}
 }
 
 // Render implements screen.View.
@@ -85,6 +86,13 @@ func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 	case keymap.Sort:
 		st.Order = (st.Order + 1) % orders
 		return st, screen.Effect{Note: "sorted " + orderNames[st.Order]}
+	case keymap.Retry, keymap.Skip:
+		e, _ := steer.Ask(id, st.selectedHost(in, t))
+		return st, e
+	case keymap.Pause:
+		if j := in.S.Job(st.ID); j != nil {
+			return st, screen.Effect{Open: pause(j)}
+		}
 	case keymap.Cancel:
 		if j := in.S.Job(st.ID); j != nil {
 			return st, screen.Effect{Open: cancel(j)}
@@ -126,6 +134,9 @@ func title(c *component.Canvas, j *api.Job, in screen.In) {
 		}
 	}
 	c.Add(theme.Text, fmt.Sprintf(" -> %s   %d of %d verified", room, good, len(j.Slots)))
+	if !j.Paused.IsZero() && !component.Ended(j) {
+		c.Add(theme.Warn, "   PAUSED")
+	}
 	if !component.Ended(j) {
 		c.Right(theme.Dim, "until "+component.Clock(j.NotAfter, in.Now))
 	}

@@ -6,6 +6,7 @@ import (
 	"labswarm/tui/screen/host"
 	"labswarm/tui/screen/job"
 	"labswarm/tui/screen/newjob"
+	"labswarm/tui/screen/steer"
 	"labswarm/tui/snapshot"
 )
 
@@ -21,11 +22,32 @@ func (st State) Render(in screen.In) string {
 }
 
 // KeyState implements screen.View.
-func (st State) KeyState(in screen.In) keymap.State { return KeyState(in.S, st) }
+func (st State) KeyState(in screen.In) keymap.State {
+	ks := KeyState(in.S, st)
+	ks.Idle = true
+	for _, h := range st.chosenHosts(in) {
+		ks.Idle = ks.Idle && !steer.Running(h)
+	}
+	return ks
+}
+
+// chosenHosts are the hosts that a command is for.
+func (st State) chosenHosts(in screen.In) (out []*snapshot.Host) {
+	r, _ := st.Selected(in.S, in.Size)
+	for _, name := range st.Chosen(in.S, in.Size) {
+		if k, ok := r.Find(name); ok {
+			out = append(out, &r.Hosts[k])
+		}
+	}
+	return out
+}
 
 // Press implements screen.View.
 func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 	r, h := st.Selected(in.S, in.Size)
+	if e, ok := steer.Ask(id, st.chosenHosts(in)); ok {
+		return st, e
+	}
 	switch {
 	case id == keymap.Open && h != nil:
 		return st, screen.Effect{Open: host.State{Room: r.Name, Host: h.Name}}
