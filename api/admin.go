@@ -54,32 +54,18 @@ type JobCreate struct {
 	Version     string   `json:"version"`               // "" = newest
 	Room        string   `json:"room"`                  // all hosts of a room, or
 	Hosts       []string `json:"hosts"`                 // named hosts
-	Confirm     string   `json:"confirm"`               // the typed room name; for named hosts the image name
+	Confirm     string   `json:"confirm"`               // the typed room name; for named hosts the image name (JobPlan.ConfirmText)
 	After       string   `json:"after"`                 // reboot (default), poweroff
 	Personalise string   `json:"personalise,omitempty"` // require (default), try, off
-	ExpiresInS  int64    `json:"expires_in_s"`
-	MaxAttempts int      `json:"max_attempts"`   // 0 = 3
-	DryRun      bool     `json:"dry_run"`        // plan only, nothing is stored
-	Disk        string   `json:"disk,omitempty"` // disk rule for all its hosts, beside each host's own
+	ExpiresInS  int64    `json:"expires_in_s"`          // length of the window, in place of not_after; 0 = 4 h
+	MaxAttempts int      `json:"max_attempts"`          // 0 = 3
+	DryRun      bool     `json:"dry_run"`               // plan only, nothing is stored
+	Disk        string   `json:"disk,omitempty"`        // disk rule for all its hosts, beside each host's own
 	// ReplaceForeign lists the kinds of foreign data that may be overwritten
 	// (Mark.Kind). Without them a disk that holds any is refused.
 	ReplaceForeign []string `json:"replace_foreign,omitempty"`
-}
-
-// JobPlanHost is one line of a dry run.
-type JobPlanHost struct {
-	Host    string `json:"host"`
-	Verdict string `json:"verdict"` // go, refuse
-	Reason  string `json:"reason"`
-	Disk    string `json:"disk"` // model, serial, size as last seen; "" = never seen
-}
-
-// JobPlan is the answer to a dry run.
-type JobPlan struct {
-	Image   string        `json:"image"`
-	Version string        `json:"version"`
-	Bytes   int64         `json:"bytes"` // at most, per host
-	Hosts   []JobPlanHost `json:"hosts"`
+	JobPolicy
+	JobConfirm
 }
 
 // Job is one deployment, or a capture, with its slots. A capture has a Version
@@ -105,6 +91,7 @@ type Job struct {
 	EtaS         int64     `json:"eta_s"` // seconds to the last host written, -1 = not known
 	Percent      float64   `json:"percent"`
 	RateBps      int64     `json:"rate_bps"` // all hosts together
+	JobSteer
 }
 
 // Slot is one host in one job.

@@ -34,6 +34,7 @@ const (
 	CodeConflict     = "conflict"
 	CodeHostBusy     = "host_busy"
 	CodeConfirm      = "confirm_mismatch"
+	CodePlanStale    = "plan_stale" // the facts have changed since the plan was made
 	CodeNotNow       = "not_now"
 	CodeStaleFence   = "stale_fence"
 	CodeIdempotency  = "idempotency_mismatch"

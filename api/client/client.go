@@ -137,8 +137,17 @@ func (c *Client) Report(ctx context.Context, id uint64) (r json.RawMessage, err 
 
 // CreateJob makes a job. A lost answer is safe to ask for again: every call
 // carries an idempotency key, and is tried a second time with the same one.
+// Without a plan it makes one and agrees to it: whoever typed j.Confirm knows
+// what he does.
 func (c *Client) CreateJob(ctx context.Context, j api.JobCreate) (out api.Job, err error) {
 	j.DryRun = false
+	if j.PlanDigest == "" {
+		plan, err := c.PlanJob(ctx, j)
+		if err != nil {
+			return out, err
+		}
+		j.PlanDigest, j.ConfirmHosts = plan.PlanDigest, plan.Erase
+	}
 	return out, c.call(ctx, http.MethodPost, api.RouteJobs, j, &out)
 }
 
@@ -146,12 +155,6 @@ func (c *Client) CreateJob(ctx context.Context, j api.JobCreate) (out api.Job, e
 // to repeat like CreateJob.
 func (c *Client) Capture(ctx context.Context, image string, r api.CaptureCreate) (out api.Job, err error) {
 	return out, c.call(ctx, http.MethodPost, api.RouteImages+"/"+url.PathEscape(image)+"/capture", r, &out)
-}
-
-// PlanJob is the dry run of CreateJob.
-func (c *Client) PlanJob(ctx context.Context, j api.JobCreate) (out api.JobPlan, err error) {
-	j.DryRun = true
-	return out, c.call(ctx, http.MethodPost, api.RouteJobs, j, &out)
 }
 
 // CancelJob releases the hosts that have not begun to write; the others finish.

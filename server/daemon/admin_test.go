@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -117,7 +118,11 @@ func TestAdminJobRules(t *testing.T) {
 		t.Fatalf("refusals and a dry run left jobs: %v, %v", jobs, err)
 	}
 
-	const body = `{"image":"tiny","room":"r1","confirm":"r1"}`
+	const bare = `{"image":"tiny","room":"r1","confirm":"r1"}`
+	create(bare, 422, api.CodeConfirm) // no plan
+	body := fmt.Sprintf(`{"image":"tiny","room":"r1","confirm":"r1","plan_digest":%q,"confirm_hosts":%d}`, plan.PlanDigest, plan.Erase)
+	s.problem("POST", api.RouteJobs, "count", strings.Replace(body, `:2}`, `:1}`, 1), 422, api.CodeConfirm)
+	s.problem("POST", api.RouteJobs, "digest", strings.Replace(body, plan.PlanDigest, plan.PlanDigest[1:], 1), 409, api.CodePlanStale)
 	status, first := s.raw("POST", api.RouteJobs, "k1", body)
 	if status != http.StatusCreated {
 		t.Fatalf("create = %d %s", status, first)

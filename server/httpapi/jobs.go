@@ -15,6 +15,7 @@ type JobService interface {
 	PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, error)
 	CreateJob(ctx context.Context, req *api.JobCreate, idemKey string) (api.Job, error)
 	CancelJob(ctx context.Context, id uint64, by string) (api.Job, error)
+	SteerService
 	CreateCapture(ctx context.Context, image string, req *api.CaptureCreate, idemKey string) (api.Job, error)
 	// Report returns the run report, ready to be written as JSON.
 	Report(ctx context.Context, id uint64) (any, error)

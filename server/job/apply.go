@@ -24,11 +24,11 @@ func Apply(j *Job, s Slot, ev Event, now time.Time) (Slot, []Line, error) {
 	var err error
 	switch e := ev.(type) {
 	case Arm:
-		if s.State == api.StatePending {
+		if s.State == api.StatePending && j.Admits(false, now) == nil {
 			c.to(api.StateArmed, "armed: the next network boot starts the agent")
 		}
 	case Skip:
-		c.beforeCommence(api.StateSkipped, e.Reason)
+		err = c.skip(e)
 	case Boot:
 		err = c.boot(e)
 	case Initramfs:
@@ -53,9 +53,9 @@ func Apply(j *Job, s Slot, ev Event, now time.Time) (Slot, []Line, error) {
 	case Conflict:
 		c.conflict(e)
 	case Hold:
-		if s.Live() && s.State != api.StateHeld {
-			c.hold(e.Code, e.Text, false)
-		}
+		c.holdBy(e)
+	case Release, Retry, Resume, Extend, Waken:
+		err = c.person(ev)
 	case Cancel:
 		c.cancel(e)
 	case Tick:
@@ -74,7 +74,7 @@ func Apply(j *Job, s Slot, ev Event, now time.Time) (Slot, []Line, error) {
 func (c *change) to(st api.State, why string) {
 	c.s.State, c.s.Since = st, c.now
 	if st != api.StateHeld {
-		c.s.HeldIn, c.s.Silence = "", false
+		c.s.HeldIn, c.s.Silence, c.s.Late = "", false, false
 	}
 	c.s.note(c.now, string(st)+": "+why)
 	level := "info"
@@ -116,14 +116,6 @@ func (c *change) hold(code, text string, silence bool) {
 	c.s.Code, c.s.Error = code, clip(text)
 	c.to(api.StateHeld, text)
 	c.s.HeldIn, c.s.Silence = from, silence
-}
-
-// beforeCommence ends a slot that has not given up its disk.
-func (c *change) beforeCommence(st api.State, why string) {
-	if c.s.Live() && !c.s.PONR {
-		c.s.Error = clip(why)
-		c.to(st, why)
-	}
 }
 
 // exhausted ends a slot whose attempts are used up.

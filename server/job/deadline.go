@@ -7,8 +7,9 @@ import (
 	"labswarm/api"
 )
 
-// tick applies the deadlines of control.md 2.1. Every live state has one, so
-// every slot ends, at the latest when the job's overrun does.
+// tick applies the deadlines. Every live state has one, so every slot ends, at
+// the latest when the job's overrun does. PENDING waits for Arm: whose turn it
+// is depends on the other hosts (Armable).
 func (c *change) tick(e Tick) {
 	s := &c.s
 	if s.Final {
@@ -20,9 +21,9 @@ func (c *change) tick(e Tick) {
 	heard := later(s.Since, e.Heard)
 	idle, inState := c.now.Sub(heard), c.now.Sub(s.Since)
 	switch s.State {
-	case api.StatePending:
-		if c.j.WindowOpen(c.now) {
-			c.to(api.StateArmed, "window open")
+	case api.StateWaking:
+		if inState >= WakeEvery && s.Wakes >= WakeRounds {
+			c.to(api.StateArmed, fmt.Sprintf("not woken: no sign of life after %d rounds of magic packets; switch it on by hand", s.Wakes))
 		}
 	case api.StateBooting:
 		if inState >= bootLimit {
@@ -33,6 +34,9 @@ func (c *change) tick(e Tick) {
 			c.backToArmed(fmt.Sprintf("the agent was not heard of for %s", enrolLimit))
 		}
 	case api.StateChecking:
+		if !c.j.Paused.IsZero() && !s.PONR {
+			break // it waits for the job, not for its disk
+		}
 		c.slow("checking its disk", inState)
 	case api.StateWriting, api.StateCapturing:
 		c.stalled(e)
@@ -81,10 +85,19 @@ func (c *change) windowEnd() bool {
 			text = "held until the job's end: " + s.Error
 		}
 		c.fail(api.CodeHeld, text)
+	case s.PONR && c.j.OnEnd == OnEndHold && s.State != api.StateHeld:
+		c.hold(api.CodeHeld, "the job's window ended while its disk was half written (policy hold): `labswarm job extend` lets it finish", false)
+		s.Late = true
 	case s.PONR:
 		return false
-	case s.State == api.StatePending || s.State == api.StateArmed || s.State == api.StateWaking:
+	case s.State == api.StatePending:
+		s.Error = "the job's window ended before it was its turn"
+		c.to(api.StateSkipped, s.Error)
+	case s.State == api.StateArmed || s.State == api.StateWaking:
 		s.Error = "never seen while the job's window was open"
+		if s.Wakes > 0 {
+			s.Error += fmt.Sprintf("; not woken by %d rounds of magic packets", s.Wakes)
+		}
 		c.to(api.StateNoShow, s.Error)
 	case s.State == api.StateHeld:
 		c.fail(api.CodeHeld, "held until the job's end: "+s.Error)

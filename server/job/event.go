@@ -13,8 +13,12 @@ type Event interface{ event() }
 // Arm: the window is open, the host may netboot.
 type Arm struct{}
 
-// Skip takes a host out before it began.
-type Skip struct{ Reason string }
+// Skip takes a host out before it began. By: a person asks for it, who is told
+// when it is too late.
+type Skip struct {
+	Reason string
+	By     string
+}
 
 // Boot: a boot request of this host is about to be answered "agent".
 type Boot struct {
@@ -52,6 +56,7 @@ type Commence struct {
 	Cert       string
 	PlanDigest string
 	Plan       api.PlanCounts
+	Needs      time.Duration   // estimate until the disk is finished, 0 = unknown
 	Fence      uint64          // the next number of the store
 	Envelope   json.RawMessage // signed with that number
 }
@@ -80,6 +85,24 @@ type Conflict struct{ Text string }
 // Hold: something only a person can judge (for example a restored store).
 type Hold struct{ Code, Text string }
 
+// Release: a person lets a held host go on. Silent: as in Boot.
+type Release struct {
+	By     string
+	Silent bool
+}
+
+// Retry: a person gives a host that ended without the image another chance.
+type Retry struct{ By string }
+
+// Resume: the job's pause has ended. Deadlines of those who waited begin anew.
+type Resume struct{}
+
+// Extend: the job's window was made longer. Silent: as in Boot.
+type Extend struct{ Silent bool }
+
+// Waken: magic packets are about to be sent to the host.
+type Waken struct{}
+
 // Cancel: the job was cancelled.
 type Cancel struct{ By string }
 
@@ -102,6 +125,11 @@ func (Gone) event()      {}
 func (Sighting) event()  {}
 func (Conflict) event()  {}
 func (Hold) event()      {}
+func (Release) event()   {}
+func (Retry) event()     {}
+func (Resume) event()    {}
+func (Extend) event()    {}
+func (Waken) event()     {}
 func (Cancel) event()    {}
 func (Tick) event()      {}
 

@@ -16,8 +16,9 @@ import (
 const (
 	DefaultHard   = 3                // enrolments with matching evidence
 	DefaultSoft   = 6                // boots that fetched the initramfs
-	DefaultLife   = 12 * time.Hour   // window of a job when none is given
+	DefaultLife   = 4 * time.Hour    // window of a job when none is given: one forgotten in the evening is over before the morning
 	MaxOverrun    = 2 * time.Hour    // for hosts past the point of no return
+	LongOverrun   = 8 * time.Hour    // the same when no window was given: whoever began by day may finish
 	SilentAfter   = 10 * time.Second // a report was due and did not come
 	bootLimit     = 5 * time.Minute  // BOOTING
 	enrolLimit    = time.Minute      // ENROLLED without a word
@@ -32,23 +33,25 @@ const (
 	maxErrorText  = 2000       // bytes of what ended a slot: all findings about a disk
 )
 
-// Job is one deployment, or one capture. Everything but Ended, Result, Cancelled
-// and SeedSent is fixed when it is created; so are Version and the figures of the
-// image, but for a capture, which has them when it is done.
+// Job is one deployment, or one capture. Everything but Ended, Result, Cancelled,
+// Paused, NotAfter and SeedSent is fixed when it is created; so are Version and the
+// figures of the image, but for a capture, which has them when it is done.
 type Job struct {
-	ID       uint64        `json:"id"`
-	Kind     string        `json:"kind,omitempty"` // "" = deployment, KindCapture
-	Image    string        `json:"image"`
-	Version  string        `json:"version"`
-	Room     string        `json:"room"`
-	Hosts    []string      `json:"hosts"`
-	Created  time.Time     `json:"created"`
-	NotAfter time.Time     `json:"not_after"`
-	Overrun  time.Duration `json:"overrun"`
-	After    string        `json:"after"`                 // reboot, poweroff
-	Personal string        `json:"personalise,omitempty"` // require, try, off; "" = require, of a job made before there was a choice
-	MaxHard  int           `json:"max_hard"`
-	MaxSoft  int           `json:"max_soft"`
+	ID        uint64        `json:"id"`
+	Kind      string        `json:"kind,omitempty"` // "" = deployment, KindCapture
+	Image     string        `json:"image"`
+	Version   string        `json:"version"`
+	Room      string        `json:"room"`
+	Hosts     []string      `json:"hosts"`
+	Created   time.Time     `json:"created"`
+	NotBefore time.Time     `json:"not_before,omitzero"` // zero = at once
+	NotAfter  time.Time     `json:"not_after"`
+	Overrun   time.Duration `json:"overrun"`
+	After     string        `json:"after"`                 // reboot, poweroff
+	Personal  string        `json:"personalise,omitempty"` // require, try, off; "" = require, of a job made before there was a choice
+	MaxHard   int           `json:"max_hard"`
+	MaxSoft   int           `json:"max_soft"`
+	Policy
 
 	CellBytes      int64      `json:"cell_bytes"`
 	Cells          int        `json:"cells"`
@@ -73,9 +76,9 @@ type Job struct {
 	SeedWire  int64     `json:"seed_wire,omitempty"`
 }
 
-// WindowOpen reports whether new work may begin.
+// WindowOpen reports whether new work may begin, as far as the clock goes.
 func (j *Job) WindowOpen(now time.Time) bool {
-	return j.Cancelled.IsZero() && now.Before(j.NotAfter)
+	return j.Cancelled.IsZero() && !now.Before(j.NotBefore) && now.Before(j.NotAfter)
 }
 
 // InOverrun reports whether a host past the point of no return may still finish.
@@ -100,6 +103,9 @@ type Slot struct {
 	Disk     *api.Disk `json:"disk,omitempty"`
 	HeldIn   api.State `json:"held_in,omitempty"`  // the state that was left for HELD
 	Silence  bool      `json:"silence,omitempty"`  // HELD because nothing was heard: a new boot resumes it
+	Late     bool      `json:"late,omitempty"`     // HELD because the window ended: more time releases it
+	Wakes    int       `json:"wakes,omitempty"`    // rounds of magic packets
+	Retries  int       `json:"retries,omitempty"`  // by people
 	Code     string    `json:"code,omitempty"`     // errcode of FAILED, HELD, SKIPPED
 	Error    string    `json:"error,omitempty"`    // sentence for people
 	Verified bool      `json:"verified,omitempty"` // read back and equal to the manifest

@@ -39,13 +39,22 @@ func (n *night) apply(t *rapid.T, ev Event) {
 func (n *night) check(t *rapid.T, before Slot, ev Event) {
 	s := n.s
 	c, isCommence := ev.(Commence)
+	_, again := ev.(Retry)
 	switch {
-	case before.State.Ended() && !s.State.Ended():
+	case again && (before.State.Good() || before.Live() || s.State != api.StatePending || s.Session != nil):
+		t.Fatalf("retry led from %s to %s", before.State, s.State)
+	case before.State.Ended() && !s.State.Ended() && !again:
 		t.Fatalf("end state %s left for %s by %T", before.State, s.State, ev)
-	case before.State.Ended() && !before.State.Good() && s.State != before.State:
+	case before.State.Ended() && !before.State.Good() && s.State != before.State && !again:
 		t.Fatalf("%s became %s", before.State, s.State)
-	case before.Final && !s.Final:
+	case before.Final && !s.Final && !again:
 		t.Fatalf("no longer final after %T", ev)
+	case isCommence && s.PONR && !before.PONR && (!n.j.Paused.IsZero() || !n.now.Before(n.j.NotAfter) || n.now.Before(n.j.NotBefore) || !n.now.Add(c.Needs).Before(n.j.NotAfter.Add(1))):
+		t.Fatalf("commence at %s in a window %s to %s, paused %v, %s needed", n.now, n.j.NotBefore, n.j.NotAfter, !n.j.Paused.IsZero(), c.Needs)
+	case isCommence && s.State == api.StateWriting && before.State != api.StateWriting && n.j.OnEnd == OnEndHold && !n.now.Before(n.j.NotAfter):
+		t.Fatalf("work began after the window under policy hold")
+	case s.Late && (n.j.OnEnd != OnEndHold || !s.PONR):
+		t.Fatalf("held for the window's end: %s, ponr %v, policy %q", s.State, s.PONR, n.j.OnEnd)
 	case before.PONR && !s.PONR:
 		t.Fatalf("the point of no return was forgotten by %T", ev)
 	case s.PONR && !before.PONR && !isCommence:
@@ -108,9 +117,11 @@ func (n *night) draw(t *rapid.T) Event {
 	// Mostly the present boot, mostly sensible words: else no night gets far.
 	boot := fmt.Sprint(max(0, n.boots-rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(t, "boot")))
 	states := append(api.AllStates(), api.StateChecking, api.StateChecking, api.StateWriting, api.StateVerifying, api.StateVerifying, api.StateFinalising)
-	switch rapid.IntRange(0, 15).Draw(t, "event") {
+	switch rapid.IntRange(0, 16).Draw(t, "event") {
 	case 0:
 		return Arm{}
+	case 16:
+		return n.person(t)
 	case 1, 2:
 		return Boot{Proto: "dhcp", Silent: rapid.Bool().Draw(t, "silent")}
 	case 3:
@@ -130,7 +141,9 @@ func (n *night) draw(t *rapid.T) Event {
 		return Report{BootID: "boot" + boot, State: rapid.SampledFrom(states).Draw(t, "state")}
 	case 9, 10:
 		n.fence++ // as the store: a number is used up even when refused
-		return commence(boot, n.fence)
+		c := commence(boot, n.fence)
+		c.Needs = time.Duration(rapid.SampledFrom([]int{0, 0, 1, 59}).Draw(t, "needs")) * time.Minute
+		return c
 	case 11:
 		fence := uint64(0)
 		if n.s.Session != nil {
@@ -153,12 +166,40 @@ func (n *night) draw(t *rapid.T) Event {
 		Moved: n.now.Add(-time.Duration(rapid.IntRange(0, 1200).Draw(t, "moved")) * time.Second)}
 }
 
+// person is what people and the job do. What they do to the job itself happens
+// at once, as in the server: the job's record is committed first.
+func (n *night) person(t *rapid.T) Event {
+	silent := rapid.Bool().Draw(t, "silent")
+	switch rapid.IntRange(0, 6).Draw(t, "person") {
+	case 0:
+		n.j.Paused, n.j.PausedBy = n.now, "x"
+		return Tick{Heard: n.now, Moved: n.now}
+	case 1, 2:
+		n.j.Paused = time.Time{}
+		return Resume{}
+	case 3:
+		if n.j.NotAfter.Before(t0.Add(3 * time.Hour)) {
+			n.j.NotAfter = n.j.NotAfter.Add(20 * time.Minute)
+		}
+		return Extend{Silent: silent}
+	case 4:
+		return Release{By: "x", Silent: silent}
+	case 5:
+		return Retry{By: "x"}
+	}
+	return Waken{}
+}
+
 func TestModel(t *testing.T) {
 	reached := map[api.State]int{}
 	nights := func(t *rapid.T) {
 		j := sample()
 		if rapid.Bool().Draw(t, "poweroff") {
 			j.After = "poweroff"
+		}
+		j.OnEnd = rapid.SampledFrom([]string{"", OnEndFinish, OnEndHold}).Draw(t, "on window end")
+		if rapid.IntRange(0, 3).Draw(t, "later") == 0 {
+			j.NotBefore = t0.Add(10 * time.Minute)
 		}
 		n := &night{j: j, s: New(j, []api.Host{{Name: "a"}}, t0)[0], now: t0, granted: map[string]uint64{}, fence: 10, wild: rapid.IntRange(0, 1).Draw(t, "wild")}
 		for range rapid.IntRange(20, 120).Draw(t, "steps") {
@@ -179,7 +220,7 @@ func TestModel(t *testing.T) {
 		rapid.Check(t, nights)
 	}
 	// The model must have teeth: it has to get through to the end states.
-	for _, st := range []api.State{api.StateWriting, api.StateDone, api.StateConfirmed, api.StateHeld, api.StateFailed} {
+	for _, st := range []api.State{api.StateWaking, api.StateWriting, api.StateDone, api.StateConfirmed, api.StateHeld, api.StateFailed} {
 		if reached[st] == 0 {
 			t.Errorf("no random night reached %s: %v", st, reached)
 		}

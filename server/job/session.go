@@ -20,8 +20,8 @@ func (c *change) enrol(e Enrol) error {
 	if !s.Live() || s.State == api.StatePending || (s.State == api.StateHeld && !Resumable(s)) {
 		return &RefusedError{Code: api.CodeNoOrder, Text: fmt.Sprintf("no order: the host is %s in job %d", s.State, s.Job)}
 	}
-	if !c.j.WindowOpen(c.now) && (!s.PONR || !c.j.InOverrun(c.now)) {
-		return &RefusedError{Code: api.CodeNotNow, Text: "the window of the job is closed"}
+	if err := c.j.Admits(s.PONR, c.now); err != nil {
+		return err
 	}
 	if s.Hard >= c.j.MaxHard {
 		c.exhausted()
@@ -127,10 +127,11 @@ func CommenceVerdict(j *Job, s *Slot, e Commence, now time.Time) error {
 		return stale("fence %d is not above %d", e.Fence, s.Session.Floor)
 	case e.PlanDigest == "":
 		return stale("the request names no plan")
-	case s.PONR && !j.InOverrun(now), !s.PONR && !j.WindowOpen(now):
-		return &RefusedError{Code: api.CodeNotNow, Text: "the window of the job is closed, or the job was cancelled"}
 	}
-	return nil
+	if err := j.Admits(s.PONR, now); err != nil {
+		return err
+	}
+	return j.fits(s.PONR, e.Needs, now)
 }
 
 // commence is the point of no return.

@@ -65,7 +65,7 @@ one), 1 it was refused, failed or cancelled, 11 the host is busy, 130 interrupte
 	f.StringArrayVar(&r.Force, "force", nil, "override one guard by its name; may be repeated; recorded in the image for ever")
 	f.StringVar(&cell, "cell", "", "cell size, for example 1MiB; a new image only")
 	f.StringVar(&r.After, "after", "reboot", "what the host does then: reboot or poweroff")
-	f.DurationVar(&expires, "expires", 0, "how long the host stays armed; 0 = 12h")
+	f.DurationVar(&expires, "expires", 0, "how long the host stays armed; 0 = 4h")
 	f.BoolVar(&detach, "detach", false, "do not wait")
 	return cmd
 }

@@ -17,19 +17,26 @@ import (
 )
 
 func newJob(e *env) *cobra.Command {
-	return group("job", "deployments", newJobCreate(e), newJobLs(e), newJobShow(e), newJobWatch(e), newJobCancel(e), newJobReport(e))
+	cmd := group("job", "deployments", newJobCreate(e), newJobLs(e), newJobShow(e), newJobWatch(e), newJobCancel(e), newJobReport(e))
+	cmd.AddCommand(jobSteering(e)...)
+	return cmd
 }
 
 func newJobCreate(e *env) *cobra.Command {
 	var j api.JobCreate
-	var hosts string
+	var hosts, output, planFile string
 	var expires time.Duration
 	var detach bool
+	var w windowFlags
 	cmd := &cobra.Command{
 		Use: "create --image NAME (--room ROOM | --hosts A,B)", Short: "deploy an image", Args: exact(0),
 		Long: `Create plans the deployment, asks for the room's name (with --hosts: the image's
 name), arms the hosts and follows the job. A host that boots from the network while
 it is armed gets the agent; ERASES the whole disk of every host named.
+
+Hosts begin only inside the window: from --at (now) until --until (4 hours later). Who
+has begun may finish afterwards (--max-overrun). --dry-run -o FILE keeps the plan;
+--plan FILE --confirm NAME carries it out if nothing it rests on has changed.
 
 Which disk of a PC: the only one that fits, within the host's own disk rule
 (labswarm host set --help) and --disk, which must both allow it. Old systems are replaced
@@ -37,6 +44,20 @@ as they are. A disk that is part of a RAID or a pool, or is encrypted, is refuse
 --replace-foreign names what may go: bitlocker, luks, lvm, zfs, mdraid (Linux RAID),
 fwraid (RAID of the firmware), winpool (Windows dynamic disks, Storage Spaces), btrfspool.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if planFile != "" {
+				if err := onlyWith(cmd); err != nil {
+					return err
+				}
+				planned, err := readPlan(planFile)
+				if err != nil {
+					return err
+				}
+				planned.Confirm = j.Confirm
+				return stale(e.createJob(cmd, planned, detach), planFile)
+			}
+			if output != "" && !j.DryRun {
+				return usage(errors.New("-o keeps a plan: it needs --dry-run"))
+			}
 			if j.Image == "" || (j.Room == "") == (hosts == "") {
 				return usage(errors.New("job create needs --image and either --room or --hosts"))
 			}
@@ -49,6 +70,13 @@ fwraid (RAID of the firmware), winpool (Windows dynamic disks, Storage Spaces), 
 				j.Image, j.Version = name, version
 			}
 			j.ExpiresInS = int64(expires / time.Second)
+			var err error
+			if j.JobPolicy, err = w.fill(time.Now()); err != nil {
+				return err
+			}
+			if j.DryRun {
+				return e.planJob(cmd, j, output)
+			}
 			return e.createJob(cmd, j, detach)
 		},
 	}
@@ -59,28 +87,21 @@ fwraid (RAID of the firmware), winpool (Windows dynamic disks, Storage Spaces), 
 	f.StringVar(&j.Confirm, "confirm", "", "the room's name (with --hosts: the image's name), instead of typing it")
 	f.StringVar(&j.After, "after", "reboot", "reboot or poweroff")
 	f.StringVar(&j.Personalise, "personalise", "require", "own name, SSH keys and machine id: require (a host without them fails), try, off")
-	f.DurationVar(&expires, "expires", 0, "how long hosts stay armed; 0 = 12h")
+	f.DurationVar(&expires, "expires", 0, "length of the window, in place of --until")
 	f.IntVar(&j.MaxAttempts, "attempts", 0, "boots into the agent per host; 0 = 3")
 	f.BoolVar(&j.DryRun, "dry-run", false, "show the plan, change nothing")
 	f.StringVar(&j.Disk, "disk", "", "disk `RULE` for every host of the job, beside its own (host set --help)")
 	f.StringSliceVar(&j.ReplaceForeign, "replace-foreign", nil, "`KINDS` of foreign data that may be overwritten, separated by commas")
 	f.BoolVar(&detach, "detach", false, "do not follow the job")
+	f.StringVarP(&output, "output", "o", "", "with --dry-run: keep the plan in `FILE`")
+	f.StringVar(&planFile, "plan", "", "carry out the plan in `FILE`")
+	w.add(cmd)
 	return cmd
 }
 
 func (e *env) createJob(cmd *cobra.Command, j api.JobCreate, detach bool) error {
 	c := e.client()
 	defer c.Close()
-	if j.DryRun {
-		plan, err := c.PlanJob(cmd.Context(), j)
-		if err != nil {
-			return err
-		}
-		if e.json {
-			return e.printJSON(plan)
-		}
-		return e.printPlan(plan)
-	}
 	if j.Confirm == "" {
 		if err := e.askConfirm(cmd, c, &j); err != nil {
 			return err
@@ -96,8 +117,7 @@ func (e *env) createJob(cmd *cobra.Command, j api.JobCreate, detach bool) error 
 		}
 		return e.watchJob(cmd.Context(), c, job.ID)
 	}
-	if err := e.printf("job %d: %s/%s to %d hosts; they are armed until %s\n", job.ID, job.Image, job.Version,
-		len(job.Slots), job.NotAfter.Local().Format("Mon 15:04")); err != nil {
+	if err := e.printf("job %d: %s/%s to %d hosts; %s\n", job.ID, job.Image, job.Version, len(job.Slots), windowLine(job)); err != nil {
 		return err
 	}
 	if detach || !isTerminalWriter(e.out) {
@@ -110,7 +130,7 @@ func (e *env) createJob(cmd *cobra.Command, j api.JobCreate, detach bool) error 
 func (e *env) askConfirm(cmd *cobra.Command, c *client.Client, j *api.JobCreate) error {
 	what := j.Room
 	if what == "" {
-		what = j.Image
+		what, _, _ = strings.Cut(j.Image, "/")
 	}
 	if !isTerminal(e.in) || e.json {
 		return usage(fmt.Errorf("this erases disks: without a terminal repeat the name as --confirm %s", what))
@@ -119,6 +139,7 @@ func (e *env) askConfirm(cmd *cobra.Command, c *client.Client, j *api.JobCreate)
 	if err != nil {
 		return err
 	}
+	j.PlanDigest, j.ConfirmHosts = plan.PlanDigest, plan.Erase // what is agreed to is what was shown
 	if err := e.printPlan(plan); err != nil {
 		return err
 	}
@@ -155,18 +176,6 @@ func (e *env) readLine(ctx context.Context) (string, error) {
 		}
 		return a.line, nil
 	}
-}
-
-func (e *env) printPlan(p api.JobPlan) error {
-	if err := e.printf("%s/%s, at most %s a host\n", p.Image, p.Version, units.FormatBytes(p.Bytes)); err != nil {
-		return err
-	}
-	for _, h := range p.Hosts {
-		if err := e.printf("  %-16s %-7s %s %s\n", h.Host, h.Verdict, orDash(h.Disk), h.Reason); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func newJobLs(e *env) *cobra.Command {
@@ -237,7 +246,7 @@ func newJobShow(e *env) *cobra.Command {
 		if e.json {
 			return e.printJSON(j)
 		}
-		if err := e.printf("job %d  %s  room %s  %s\n%s\n%s\n", j.ID, imageOf(j), orDash(j.Room), orWord(j.Result, "live"), jobLine(j), seedLine(j)); err != nil {
+		if err := e.printf("job %d  %s  room %s  %s\n%s\n%s\n%s\n", j.ID, imageOf(j), orDash(j.Room), orWord(j.Result, "live"), jobLine(j), windowLine(j), seedLine(j)); err != nil {
 			return err
 		}
 		for _, s := range j.Slots {

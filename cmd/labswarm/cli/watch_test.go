@@ -26,6 +26,7 @@ type desk struct {
 	jobs                 []api.Job
 	gone                 bool // ended jobs are no longer in ticks
 	made                 []api.JobCreate
+	asked                []string // of live jobs
 	captured             []api.CaptureCreate
 	ring                 chan struct{}
 	ticked               chan struct{} // closed by the first tick
@@ -90,7 +91,7 @@ func (d *desk) Tick(context.Context) (api.Tick, error) {
 }
 
 func (d *desk) PlanJob(_ context.Context, j *api.JobCreate) (api.JobPlan, error) {
-	return api.JobPlan{Image: j.Image, Version: "1", Hosts: []api.JobPlanHost{{Host: "pc1", Verdict: "go"}}}, nil
+	return api.JobPlan{Image: j.Image, Version: "1", Request: *j, PlanDigest: "seen", Erase: 1, Hosts: []api.JobPlanHost{{Host: "pc1", Verdict: "go"}}}, nil
 }
 
 func (d *desk) CreateJob(_ context.Context, j *api.JobCreate, _ string) (api.Job, error) {
@@ -252,7 +253,7 @@ func TestCreateNeedsTheName(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &j); err != nil || code != ExitOK || j.ID != 5 {
 		t.Errorf("exit code %d, %v, answer %q; want one JSON object", code, err, out)
 	}
-	if len(d.made) != 1 || d.made[0].Confirm != "A101" || d.made[0].DryRun {
+	if len(d.made) != 1 || d.made[0].Confirm != "A101" || d.made[0].DryRun || d.made[0].PlanDigest != "seen" || d.made[0].ConfirmHosts != 1 {
 		t.Errorf("asked of the server: %+v", d.made)
 	}
 	if code, out, _ := run(t.Context(), t, dir, "job", "create", "--image", "deb", "--room", "A101", "--dry-run"); code != ExitOK || len(d.made) != 1 || !strings.Contains(out, "pc1") {

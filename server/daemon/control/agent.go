@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -388,16 +389,23 @@ func (e *Engine) Commence(ctx context.Context, cert string, req *api.CommenceReq
 		return s.Session.Commence, nil
 	}
 	k := slotKey{j.ID, s.Host}
+	needs := e.needs(j, s, p)
 	out, err := e.applyWith(ctx, k, func(tx store.Tx, j *job.Job, s *job.Slot) (job.Event, error) {
-		return e.commenceEvent(tx, s, cert, req)
+		return e.commenceEvent(tx, s, cert, req, needs)
 	})
+	var late *job.TooLateError
+	if errors.As(err, &late) { // it would not be ready in time: that is its outcome, and sends it to its own disk
+		if _, err := e.apply(ctx, k, job.Skip{Reason: late.Text}); err != nil {
+			return nil, problem(err)
+		}
+	}
 	if err != nil {
 		return nil, problem(err)
 	}
 	return out.slot.Session.Commence, nil
 }
 
-func (e *Engine) commenceEvent(tx store.Tx, s *job.Slot, cert string, req *api.CommenceRequest) (job.Event, error) {
+func (e *Engine) commenceEvent(tx store.Tx, s *job.Slot, cert string, req *api.CommenceRequest, needs time.Duration) (job.Event, error) {
 	fence, err := tx.Seq("fence")
 	if err != nil {
 		return nil, err
@@ -412,5 +420,5 @@ func (e *Engine) commenceEvent(tx store.Tx, s *job.Slot, cert string, req *api.C
 		return nil, err
 	}
 	raw, err := json.Marshal(env)
-	return job.Commence{OrderID: req.OrderID, BootID: req.BootID, Cert: cert, PlanDigest: req.PlanDigest, Plan: req.Plan, Fence: fence, Envelope: raw}, err
+	return job.Commence{OrderID: req.OrderID, BootID: req.BootID, Cert: cert, PlanDigest: req.PlanDigest, Plan: req.Plan, Needs: needs, Fence: fence, Envelope: raw}, err
 }

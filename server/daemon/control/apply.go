@@ -76,6 +76,9 @@ func applyTx(tx store.Tx, k slotKey, mk makeEvent, now time.Time) (outcome, erro
 	if err := logLines(tx, next, lines, now); err != nil {
 		return out, err
 	}
+	if err := pauseOnFailures(tx, &out, now); err != nil {
+		return out, err
+	}
 	if next.Final && !s.Final {
 		return out, endJob(tx, &out, now)
 	}

@@ -180,7 +180,7 @@ func (e *Engine) ask(tx store.Tx, r netboot.Request, b bootSession, now time.Tim
 		}
 		if q.slot != nil {
 			q.facts.Slot = slotFacts(q.job, q.slot, now)
-			q.facts.WindowOpen = q.job.WindowOpen(now)
+			q.facts.WindowOpen, q.facts.Paused = q.job.WindowOpen(now), !q.job.Paused.IsZero()
 		}
 	}
 	q.decision = decide.Decide(q.facts)
@@ -190,7 +190,7 @@ func (e *Engine) ask(tx store.Tx, r netboot.Request, b bootSession, now time.Tim
 // slotFacts maps a slot onto what Decide looks at.
 func slotFacts(j *job.Job, s *job.Slot, now time.Time) *decide.SlotView {
 	v := &decide.SlotView{Phase: decide.PhaseLive, PONR: s.PONR, DiskBootable: !s.PONR || s.Verified, AttemptsLeft: s.AttemptsLeft(j),
-		FinishPolicy: true, InOverrun: j.InOverrun(now)}
+		FinishPolicy: j.MayFinish(now), InOverrun: j.InOverrun(now)}
 	switch {
 	case s.State == api.StatePending:
 		v.Phase = decide.PhasePending

@@ -103,7 +103,18 @@ func (b *bench) lab(hosts ...string) api.Job {
 			b.t.Fatal(err)
 		}
 	}
-	j, err := b.CreateJob(b.t.Context(), &api.JobCreate{Image: "deb", Room: "r1", Confirm: "r1", ExpiresInS: 3600}, "k")
+	return b.create(api.JobCreate{Image: "deb", Room: "r1", Confirm: "r1", ExpiresInS: 3600})
+}
+
+// create plans a job and agrees to it.
+func (b *bench) create(req api.JobCreate) api.Job {
+	b.t.Helper()
+	plan, err := b.PlanJob(b.t.Context(), &req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	req.PlanDigest, req.ConfirmHosts = plan.PlanDigest, plan.Erase
+	j, err := b.CreateJob(b.t.Context(), &req, "")
 	if err != nil {
 		b.t.Fatal(err)
 	}

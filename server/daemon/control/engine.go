@@ -124,6 +124,7 @@ type Engine struct {
 	emitted  map[string]time.Time
 	tickAt   time.Time
 	tick     api.Tick
+	plans    planBook
 }
 
 type slotKey struct {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"labswarm/api"
-	"labswarm/api/diskrule"
 	"labswarm/api/order"
 	"labswarm/server/event"
 	"labswarm/server/inventory"
@@ -31,72 +30,6 @@ type idem struct {
 	Digest string    `json:"digest"`
 	Job    uint64    `json:"job"`
 	At     time.Time `json:"at"`
-}
-
-// PlanJob is the dry run: what CreateJob would do, and nothing is stored.
-func (e *Engine) PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, error) {
-	img, err := e.image(req)
-	if err == nil {
-		err = checkDisk(req)
-	}
-	if err != nil {
-		return api.JobPlan{}, err
-	}
-	plan := api.JobPlan{Image: img.Name, Version: img.Version, Bytes: img.BytesShipped}
-	err = e.cfg.Store.View(ctx, func(tx store.Tx) error {
-		hosts, err := targets(tx, req)
-		if err == nil {
-			err = usable(tx, img.Image)
-		}
-		if err != nil {
-			return err
-		}
-		plan.Hosts = nil
-		for _, h := range hosts {
-			line, err := planHost(tx, h, img, req)
-			if err != nil {
-				return err
-			}
-			plan.Hosts = append(plan.Hosts, line)
-		}
-		return nil
-	})
-	return plan, problem(err)
-}
-
-// planHost says what would happen to one host.
-func planHost(tx store.Tx, h api.Host, img ImageInfo, req *api.JobCreate) (api.JobPlanHost, error) {
-	line := api.JobPlanHost{Host: h.Name, Verdict: "go", Reason: "armed at once; starts when the host boots from the network"}
-	j, s, err := hostSlot(tx, h.Name)
-	if err != nil {
-		return line, err
-	}
-	switch {
-	case h.Exclude:
-		line.Verdict, line.Reason = "refuse", "excluded from all jobs"
-	case s != nil && s.Live():
-		line.Verdict, line.Reason = "refuse", fmt.Sprintf("%s in job %d, which has not ended", s.State, j.ID)
-	}
-	if h.Evidence == nil {
-		return line, nil
-	}
-	want, err := wanted(h, req.Disk)
-	if err != nil {
-		return line, err
-	}
-	want.MinBytes, want.Sector, want.Replace, want.Own = img.MinBytes, img.Sector, req.ReplaceForeign, img.Own
-	d, fault := diskrule.Pick(h.Evidence.Disks, want)
-	if fault != nil {
-		if line.Verdict == "go" {
-			line.Reason = "as last seen it will be refused: " + fault.Text
-		}
-		return line, nil
-	}
-	line.Disk = fmt.Sprintf("%s %s %d bytes", d.Model, d.Serial, d.Bytes)
-	if len(d.Foreign) > 0 {
-		line.Disk += ", REPLACES " + diskrule.Marks(d.Foreign)
-	}
-	return line, nil
 }
 
 // image finds the image of a request.
@@ -148,21 +81,34 @@ func targets(tx store.Tx, req *api.JobCreate) ([]api.Host, error) {
 	return out, nil
 }
 
-// checkCreate applies the rules that need no store.
-func checkCreate(req *api.JobCreate, img ImageInfo) error {
-	want, what := img.Name, "the image's name"
+// confirmText is what a person types before disks are erased, and what it is.
+func confirmText(req *api.JobCreate, image string) (want, what string) {
 	if req.Room != "" {
-		want, what = req.Room, "the room's name"
+		return req.Room, "the room's name"
 	}
-	switch {
-	case req.Confirm != want:
+	return image, "the image's name"
+}
+
+// checkConfirm wants the name typed.
+func checkConfirm(req *api.JobCreate, image string) error {
+	if want, what := confirmText(req, image); req.Confirm != want {
 		return badRequest(api.CodeConfirm, "this erases disks: confirm it by typing %s, %q (got %q)", what, want, req.Confirm)
+	}
+	return nil
+}
+
+// checkRequest applies the rules that need no store, and hold for a dry run, too.
+func checkRequest(req *api.JobCreate) error {
+	switch {
 	case req.Personalise != "" && req.Personalise != order.PersonaliseRequire && req.Personalise != order.PersonaliseTry && req.Personalise != order.PersonaliseOff:
 		return badRequest(api.CodeUsage, "personalise %q: use require, try or off", req.Personalise)
 	case req.MaxAttempts < 0 || req.MaxAttempts > maxAttempts:
 		return badRequest(api.CodeUsage, "%d attempts: at most %d", req.MaxAttempts, maxAttempts)
 	}
 	if err := checkTimes(req.After, req.ExpiresInS); err != nil {
+		return err
+	}
+	if err := checkPolicy(req, time.Now()); err != nil {
 		return err
 	}
 	return checkDisk(req)
@@ -181,15 +127,13 @@ func checkTimes(after string, expiresInS int64) error {
 
 // newJob fills in a record.
 func newJob(req *api.JobCreate, img ImageInfo, now time.Time) job.Job {
+	w := windowOf(req, now)
 	j := job.Job{
 		Image: img.Name, Version: img.Version, Room: req.Room, Created: now.UTC(),
-		NotAfter: now.UTC().Add(job.DefaultLife), Overrun: job.MaxOverrun, After: req.After, Personal: req.Personalise,
-		MaxHard: job.DefaultHard, MaxSoft: job.DefaultSoft,
+		NotBefore: w.opens, NotAfter: w.closes, Overrun: w.overrun, After: req.After, Personal: req.Personalise,
+		MaxHard: job.DefaultHard, MaxSoft: job.DefaultSoft, Policy: job.Policy{OnEnd: req.OnWindowEnd, Canary: req.Canary, Wake: req.Wake},
 		CellBytes: img.CellBytes, Cells: img.Cells, BytesShipped: img.BytesShipped, DiskBytes: img.DiskBytes,
 		MinBytes: img.MinBytes, Sector: img.Sector, Disk: req.Disk, Replace: req.ReplaceForeign, Own: img.Own, InfoHash: img.InfoHash, ManifestDigest: img.Digest, Readback: img.Readback,
-	}
-	if req.ExpiresInS > 0 {
-		j.NotAfter = now.UTC().Add(time.Duration(req.ExpiresInS) * time.Second)
 	}
 	if j.After == "" {
 		j.After = "reboot"
@@ -203,8 +147,9 @@ func newJob(req *api.JobCreate, img ImageInfo, now time.Time) job.Job {
 	return j
 }
 
-// CreateJob stores a job and arms its hosts in one transaction. idemKey ""
-// means that the caller cannot repeat itself safely.
+// CreateJob stores a job and arms its hosts in one transaction, in which the
+// plan that was confirmed must still be true. idemKey "" means that the caller
+// cannot repeat itself safely.
 func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey string) (api.Job, error) {
 	digest, err := digestOf(req)
 	if err != nil {
@@ -220,7 +165,17 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 	if err != nil {
 		return api.Job{}, err
 	}
-	if err := checkCreate(req, img); err != nil {
+	if err := checkConfirm(req, img.Name); err != nil {
+		return api.Job{}, err
+	}
+	check := func(tx store.Tx, _ *job.Job, hosts []api.Host) error { return e.checkPlan(tx, req, img, hosts) }
+	return e.makeJob(ctx, req, img, check, idemKey, digest)
+}
+
+// makeJob stores a job that somebody has agreed to. check has the last word
+// inside the transaction, when the job has its number; it must be pure.
+func (e *Engine) makeJob(ctx context.Context, req *api.JobCreate, img ImageInfo, check func(store.Tx, *job.Job, []api.Host) error, idemKey, digest string) (api.Job, error) {
+	if err := checkRequest(req); err != nil {
 		return api.Job{}, err
 	}
 	if err := e.cfg.Store.View(ctx, func(tx store.Tx) error { return usable(tx, img.Image) }); err != nil {
@@ -239,7 +194,7 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 			}
 			return targets(tx, req)
 		},
-		job: func(now time.Time) job.Job { return newJob(req, img, now) }, named: req.Room == "",
+		job: func(now time.Time) job.Job { return newJob(req, img, now) }, named: req.Room == "", check: check, failures: req.MaxFailures,
 	}
 	j, err := e.storeJob(ctx, w, idemKey, digest)
 	if err != nil {
@@ -250,7 +205,7 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 		return api.Job{}, problem(err)
 	}
 	e.bell.Ring()
-	e.cfg.Log.Info("job created", "job", j.ID, "image", j.Image+"/"+j.Version, "room", j.Room, "hosts", len(j.Hosts))
+	e.cfg.Log.Info("job created", "job", j.ID, "image", j.Image+"/"+j.Version, "room", j.Room, "hosts", len(j.Hosts), "schedule", j.Schedule)
 	return e.Job(ctx, j.ID)
 }
 
@@ -288,11 +243,14 @@ func seenKey(tx store.Tx, key, digest string) (uint64, error) {
 	return rec.Job, nil
 }
 
-// wish is a job to be stored. Both functions must be pure.
+// wish is a job to be stored. Its functions must be pure.
 type wish struct {
 	hosts func(tx store.Tx) ([]api.Host, error)
 	job   func(now time.Time) job.Job
 	named bool // the hosts were named one by one
+
+	check    func(tx store.Tx, j *job.Job, hosts []api.Host) error // nil = nothing more
+	failures string                                                // api.JobPolicy.MaxFailures
 }
 
 // storeJob is the transaction of CreateJob and CreateCapture.
@@ -322,8 +280,16 @@ func (e *Engine) storeJob(ctx context.Context, w wish, key, digest string) (job.
 		if err := checkFree(tx, hosts, w.named); err != nil {
 			return err
 		}
+		if j.MaxFailures, err = failureLimit(w.failures, len(hosts)); err != nil {
+			return err
+		}
 		if j.ID, err = tx.Seq("job"); err != nil {
 			return err
+		}
+		if w.check != nil {
+			if err := w.check(tx, &j, hosts); err != nil {
+				return err
+			}
 		}
 		if !j.IsCapture() {
 			if j.Scope, err = scopeFor(tx, j.InfoHash, scope); err != nil {
@@ -373,19 +339,27 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 	for _, h := range hosts {
 		j.Hosts = append(j.Hosts, h.Name)
 	}
-	for i, s := range job.New(j, hosts, now) {
-		var ev job.Event = job.Arm{}
-		if hosts[i].Exclude {
-			ev = job.Skip{Reason: "excluded from all jobs"}
+	slots := job.New(j, hosts, now)
+	lines := make([][]job.Line, len(slots))
+	for i, h := range hosts { // first who takes no part, then whose turn it is
+		if h.Exclude {
+			if err := step(j, &slots[i], &lines[i], job.Skip{Reason: "excluded from all jobs"}, now); err != nil {
+				return err
+			}
 		}
-		s, lines, err := job.Apply(j, s, ev, now)
-		if err != nil {
-			return err
+	}
+	turn, _ := job.Armable(j, slots, now)
+	for i, s := range slots {
+		if slices.Contains(turn, s.Host) {
+			if err := step(j, &slots[i], &lines[i], job.Arm{}, now); err != nil {
+				return err
+			}
 		}
+		s = slots[i]
 		if err := putJSON(tx, keySlot(slotKey{j.ID, s.Host}), s); err != nil {
 			return err
 		}
-		if err := logLines(tx, s, lines, now); err != nil {
+		if err := logLines(tx, s, lines[i], now); err != nil {
 			return err
 		}
 		if hosts[i].Exclude {
@@ -401,11 +375,18 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 	if err := tx.Put(keyLive(j.ID), []byte("1")); err != nil {
 		return err
 	}
-	text := fmt.Sprintf("job created: image %s/%s, %d hosts", j.Image, j.Version, len(hosts)) + diskText(j)
+	text := fmt.Sprintf("job created: image %s/%s, %d hosts", j.Image, j.Version, len(hosts)) + diskText(j) + windowText(j)
 	if j.IsCapture() {
 		text = fmt.Sprintf("job created: capture %s of %s, forced guards: %v", j.Image, strings.Join(j.Hosts, ", "), j.Force)
 	}
 	_, err := event.Append(tx, api.Event{Time: now.UTC(), Level: "info", Code: "job_created", Job: j.ID, Room: j.Room, Text: text})
+	return err
+}
+
+// step applies an event to a slot that is not stored yet.
+func step(j *job.Job, s *job.Slot, lines *[]job.Line, ev job.Event, now time.Time) error {
+	next, said, err := job.Apply(j, *s, ev, now)
+	*s, *lines = next, append(*lines, said...)
 	return err
 }
 

@@ -17,10 +17,8 @@ func TestPersonalisePolicyReachesTheHost(t *testing.T) {
 		if _, err := b.PutHost(t.Context(), api.Host{Name: "a1", Room: "r1", MAC: "52:54:00:00:00:01"}); err != nil {
 			t.Fatal(err)
 		}
-		req := &api.JobCreate{Image: "deb", Room: "r1", Confirm: "r1", Personalise: policy}
-		j, err := b.CreateJob(t.Context(), req, "")
-		if err != nil || j.Personalise != want {
-			t.Fatalf("policy %q: job says %q, %v", policy, j.Personalise, err)
+		if j := b.create(api.JobCreate{Image: "deb", Room: "r1", Confirm: "r1", Personalise: policy}); j.Personalise != want {
+			t.Fatalf("policy %q: job says %q", policy, j.Personalise)
 		}
 		cert, _ := b.agent(0, 1)
 		raw, err := b.Order(t.Context(), cert)

@@ -93,6 +93,9 @@ func (e *Engine) sweep(ctx context.Context, now time.Time) error {
 		e.cfg.Swarms.Expect(infoHash, n)
 	}
 	for _, js := range jobs {
+		if err := e.arm(ctx, &js, now); err != nil {
+			return err
+		}
 		for i := range js.slots {
 			if err := e.sweepSlot(ctx, &js.job, &js.slots[i], now); err != nil {
 				return err

@@ -72,6 +72,7 @@ func (e *Engine) view(js jobSlots, now time.Time, timeline bool) api.Job {
 	out := api.Job{
 		ID: j.ID, Kind: j.Kind, Image: j.Image, Version: j.Version, Room: j.Room, Created: j.Created, NotAfter: j.NotAfter, Ended: j.Ended,
 		Result: j.Result, After: j.After, Personalise: personalise(&j), CellBytes: j.CellBytes, Cells: j.Cells, BytesShipped: j.BytesShipped, EtaS: -1, Slots: []api.Slot{},
+		JobSteer: steer(&j, js.slots, now),
 	}
 	e.mu.Lock()
 	seed := e.seedSent(&j)

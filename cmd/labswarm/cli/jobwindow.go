@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"labswarm/api"
+)
+
+// windowFlags are the flags that say when a job may work and how it ends.
+type windowFlags struct {
+	at, until, overrun string
+	policy             api.JobPolicy
+}
+
+func (w *windowFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&w.at, "at", "", "the window opens then: `TIME` (22:00, \"2026-11-22 22:00\") or duration (2h); default now")
+	f.StringVar(&w.until, "until", "", "the window closes then: `TIME` after --at, or duration from there; default 4h. No host begins later")
+	f.StringVar(&w.policy.OnWindowEnd, "on-window-end", "", "half-written hosts at its end: finish (default) or hold (those that stopped wait for a person)")
+	f.StringVar(&w.overrun, "max-overrun", "", "how long they may take to finish; default 2h, without --until 8h")
+	f.IntVar(&w.policy.Canary, "canary", 0, "so many hosts go first; the others wait until those are CONFIRMED")
+	f.StringVar(&w.policy.MaxFailures, "max-failures", "", "`N` or N% failed hosts pause the job")
+	f.BoolVar(&w.policy.Wake, "wake", false, "switch the hosts on (Wake-on-LAN)")
+}
+
+// fill resolves what was typed; now is the present.
+func (w *windowFlags) fill(now time.Time) (api.JobPolicy, error) {
+	p := w.policy
+	from := now
+	if w.at != "" {
+		t, err := parseWhen(w.at, now)
+		if err != nil {
+			return p, usage(fmt.Errorf("--at %w", err))
+		}
+		p.NotBefore, from = t, t
+	}
+	if w.until != "" {
+		t, err := parseWhen(w.until, from)
+		if err != nil {
+			return p, usage(fmt.Errorf("--until %w", err))
+		}
+		p.NotAfter = t
+	}
+	if w.overrun != "" {
+		d, err := time.ParseDuration(w.overrun)
+		if err != nil || d < time.Second {
+			return p, usage(fmt.Errorf("--max-overrun %q: use a duration like 2h or 45m", w.overrun))
+		}
+		p.MaxOverrunS = int64(d / time.Second)
+	}
+	return p, nil
+}
+
+// parseWhen reads a time of people, in from's zone: 22:00 (the next one after
+// from), 2026-11-22 22:00, RFC 3339, now, or a duration counted from from.
+func parseWhen(text string, from time.Time) (time.Time, error) {
+	text = strings.TrimSpace(text)
+	if text == "now" {
+		return from, nil
+	}
+	if d, err := time.ParseDuration(strings.TrimPrefix(text, "+")); err == nil {
+		if d <= 0 {
+			return from, fmt.Errorf("%q: a duration must be more than nothing", text)
+		}
+		return from.Add(d), nil
+	}
+	if t, err := time.Parse("15:04", text); err == nil {
+		for day := range 3 { // a clock change may swallow one
+			y, m, d := from.AddDate(0, 0, day).Date()
+			if at := time.Date(y, m, d, t.Hour(), t.Minute(), 0, 0, from.Location()); at.After(from) {
+				return at, nil
+			}
+		}
+	}
+	for _, form := range []string{"2006-01-02 15:04", "2006-01-02T15:04", time.RFC3339} {
+		if t, err := time.ParseInLocation(form, text, from.Location()); err == nil {
+			return t, nil
+		}
+	}
+	return from, fmt.Errorf("%q: use a time like 22:00 or \"2026-11-22 22:00\", or a duration like 2h30m", text)
+}
+
+// clock shows an instant to people: without the date when it is near.
+func clock(t time.Time) string {
+	t = t.Local()
+	if d := time.Until(t); d > -20*time.Hour && d < 6*24*time.Hour {
+		return t.Format("Mon 15:04")
+	}
+	return t.Format("Mon 2006-01-02 15:04")
+}
