@@ -9,6 +9,7 @@ import (
 
 	"labswarm/api"
 	"labswarm/api/client"
+	"labswarm/internal/units"
 )
 
 // jobSteering are the commands that change a job while it lives.
@@ -77,7 +78,7 @@ func newJobExtend(e *env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		end, err := parseWhen(until, time.Now())
+		end, err := units.ParseWhen(until, time.Now())
 		if by != "" {
 			var d time.Duration
 			if d, err = time.ParseDuration(by); err == nil && d <= 0 {
