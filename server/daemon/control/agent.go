@@ -44,6 +44,9 @@ func checkEnrol(req *api.EnrolRequest) error {
 	if !hex32.MatchString(req.BootID) || !hex32.MatchString(req.Nonce) {
 		return badRequest(api.CodeUsage, "enrol: boot_id and nonce are 32 lower-case hex digits")
 	}
+	if req.Profile != "" && req.Profile != api.ProfileEnrol {
+		return badRequest(api.CodeUsage, "enrol: profile %.20q is not known", req.Profile)
+	}
 	if req.PeerPort < 0 || req.PeerPort > 65535 {
 		return badRequest(api.CodeUsage, "enrol: peer port %d", req.PeerPort)
 	}
@@ -62,6 +65,10 @@ func checkEnrol(req *api.EnrolRequest) error {
 func (e *Engine) Enrol(ctx context.Context, cert string, key ed25519.PublicKey, from netip.Addr, req *api.EnrolRequest) (api.EnrolReply, error) {
 	if err := checkEnrol(req); err != nil {
 		return api.EnrolReply{}, err
+	}
+	e.observe(ctx, req.Evidence)
+	if req.Profile == api.ProfileEnrol {
+		return e.enrolUnbound(ctx, cert, from, req)
 	}
 	host, s, why, err := e.lookup(ctx, req.Evidence)
 	if err != nil {
@@ -84,9 +91,9 @@ func (e *Engine) Enrol(ctx context.Context, cert string, key ed25519.PublicKey, 
 // lookup resolves evidence to a host with a live slot; why says what is
 // missing.
 func (e *Engine) lookup(ctx context.Context, ev api.Evidence) (h api.Host, s *job.Slot, why string, err error) {
-	err = e.cfg.Store.View(ctx, func(tx store.Tx) error {
-		r, err := inventory.ResolveEvidence(tx, ev, e.cfg.Self)
-		if err != nil {
+	var r inventory.Resolved
+	err = e.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
+		if r, err = inventory.ResolveEvidence(tx, ev, e.cfg.Self); err != nil {
 			return err
 		}
 		if r.Verdict != inventory.Known {
@@ -107,6 +114,9 @@ func (e *Engine) lookup(ctx context.Context, ev api.Evidence) (h api.Host, s *jo
 		}
 		return nil
 	})
+	if err == nil && r.Doubt != nil {
+		e.askDoubt(ctx, r)
+	}
 	return h, s, why, err
 }
 
@@ -145,6 +155,7 @@ func (e *Engine) contest(ctx context.Context, k slotKey, s *job.Slot, cert, boot
 	if _, err := e.apply(ctx, k, job.Conflict{Text: text}); err != nil {
 		e.cfg.Log.Error("conflict not stored", "host", k.host, "err", err)
 	}
+	e.quarantine(ctx, k.host, text)
 	return false, text
 }
 
@@ -154,6 +165,7 @@ func (e *Engine) open(ctx context.Context, k slotKey, cert string, key ed25519.P
 	lost := e.unconfirmed(k)
 	out := outcome{}
 	var host api.Host
+	newDisk := (*api.Disk)(nil)
 	err := e.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		r, err := inventory.ResolveEvidence(tx, req.Evidence, e.cfg.Self)
 		if err != nil {
@@ -167,10 +179,16 @@ func (e *Engine) open(ctx context.Context, k slotKey, cert string, key ed25519.P
 		}
 		mk := func(tx store.Tx, j *job.Job, s *job.Slot) (job.Event, error) {
 			ev, err := e.enrolEvent(tx, j, s, host, key, req, orderID, issued)
+			if newDisk = nil; ev.Code == api.CodeDiskNew {
+				newDisk = ev.Disk
+			}
 			ev.Session.Cert, ev.Session.IP, ev.Lost = cert, from.String(), lost
 			return ev, err
 		}
 		out, err = applyTx(tx, k, mk, time.Now())
+		if err == nil && newDisk != nil {
+			err = askDisk(tx, host, *newDisk, issued)
+		}
 		return err
 	})
 	if err != nil {
@@ -225,6 +243,9 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, ke
 		return ev, nil //nolint:nilerr // a disk that does not fit is the host's failure, not ours: the event carries it
 	}
 	ev.Disk = disk
+	if ev.Code, ev.Text = swapped(h, *disk, want); ev.Code != "" {
+		return ev, nil
+	}
 	if j.IsCapture() {
 		return e.captureEvent(j, s, h, ev, req, issued)
 	}
@@ -398,6 +419,9 @@ func (e *Engine) Commence(ctx context.Context, cert string, req *api.CommenceReq
 }
 
 func (e *Engine) commenceEvent(tx store.Tx, s *job.Slot, cert string, req *api.CommenceRequest) (job.Event, error) {
+	if err := notQuarantined(tx, s); err != nil {
+		return nil, err
+	}
 	fence, err := tx.Seq("fence")
 	if err != nil {
 		return nil, err

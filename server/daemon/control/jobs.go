@@ -72,8 +72,8 @@ func planHost(tx store.Tx, h api.Host, img ImageInfo, req *api.JobCreate) (api.J
 		return line, err
 	}
 	switch {
-	case h.Exclude:
-		line.Verdict, line.Reason = "refuse", "excluded from all jobs"
+	case inventory.Barred(h, req.Room != "") != "":
+		line.Verdict, line.Reason = "refuse", inventory.Barred(h, req.Room != "")
 	case s != nil && s.Live():
 		line.Verdict, line.Reason = "refuse", fmt.Sprintf("%s in job %d, which has not ended", s.State, j.ID)
 	}
@@ -351,8 +351,8 @@ func checkFree(tx store.Tx, hosts []api.Host, named bool) error {
 			return err
 		}
 		switch {
-		case h.Exclude:
-			excluded = append(excluded, h.Name)
+		case inventory.Barred(h, !named) != "":
+			excluded = append(excluded, h.Name+" ("+inventory.Barred(h, !named)+")")
 		case s != nil && s.Live():
 			busy = append(busy, fmt.Sprintf("%s (%s in job %d)", h.Name, s.State, j.ID))
 		}
@@ -361,9 +361,9 @@ func checkFree(tx store.Tx, hosts []api.Host, named bool) error {
 	case busy != nil:
 		return conflict(api.CodeHostBusy, "hosts are in a job that has not ended: %s; wait for it or cancel it", strings.Join(busy, ", "))
 	case excluded != nil && named:
-		return conflict(api.CodeConflict, "hosts are excluded from all jobs: %s", strings.Join(excluded, ", "))
+		return conflict(api.CodeConflict, "no job may write these hosts: %s", strings.Join(excluded, ", "))
 	case len(excluded) == len(hosts):
-		return conflict(api.CodeConflict, "every host of the room is excluded from all jobs")
+		return conflict(api.CodeConflict, "no host of the room may be written: %s", strings.Join(excluded, ", "))
 	}
 	return nil
 }
@@ -375,8 +375,9 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 	}
 	for i, s := range job.New(j, hosts, now) {
 		var ev job.Event = job.Arm{}
-		if hosts[i].Exclude {
-			ev = job.Skip{Reason: "excluded from all jobs"}
+		barred := inventory.Barred(hosts[i], j.Room != "")
+		if barred != "" {
+			ev = job.Skip{Reason: barred}
 		}
 		s, lines, err := job.Apply(j, s, ev, now)
 		if err != nil {
@@ -388,7 +389,7 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 		if err := logLines(tx, s, lines, now); err != nil {
 			return err
 		}
-		if hosts[i].Exclude {
+		if barred != "" {
 			continue
 		}
 		if err := putJSON(tx, keyHostJob(s.Host), j.ID); err != nil {
