@@ -189,6 +189,9 @@ func (im *importer) fill(r sheet.Row, h *api.Host, seat string) {
 	case err != nil && (r.Text("mac") != "" || h.MAC == ""):
 		im.wrong(r, "mac", "%v", err)
 	case err == nil:
+		if h.MAC != "" && h.MAC != mac { // another PC: what the old one told of itself is not true of it
+			h.UUID, h.Serial = "", ""
+		}
 		h.MAC = mac
 	}
 	if t := r.Text("uuid"); t != "" {

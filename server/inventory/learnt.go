@@ -150,15 +150,18 @@ func note(tx store.Tx, s sight, write bool) (news bool, n *Notice, err error) {
 	return true, n, err
 }
 
-// SerialUnique reports whether a serial number names one PC.
-func SerialUnique(tx store.Tx, serial string) (bool, error) {
-	raw, err := tx.Get(keySeen + "serial/" + strings.ToLower(clip(ident.NormSerial(serial))))
+// UsefulSerial returns a serial number that names one PC, and "" for any other.
+func UsefulSerial(tx store.Tx, serial string) (string, error) {
+	serial = clip(ident.NormSerial(serial))
+	raw, err := tx.Get(keySeen + "serial/" + strings.ToLower(serial))
 	if err != nil || raw == nil {
-		return err == nil, err
+		return serial, err
 	}
 	var holders []string
-	err = json.Unmarshal(raw, &holders)
-	return len(holders) < notUniqueFrom, err
+	if err := json.Unmarshal(raw, &holders); err != nil || len(holders) >= notUniqueFrom {
+		return "", err
+	}
+	return serial, nil
 }
 
 // ShareMAC marks a MAC as one that travels: it names no PC any more.

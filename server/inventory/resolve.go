@@ -72,7 +72,14 @@ func confirmed(tx store.Tx, r Resolved, ev api.Evidence) (Resolved, error) {
 	if err != nil || (uuid != "" && r.Host.UUID != "") { // resolve has compared them
 		return r, err
 	}
-	was, is := ident.NormSerial(r.Host.Serial), ident.NormSerial(ev.Serial)
+	was, err := UsefulSerial(tx, r.Host.Serial)
+	if err != nil {
+		return r, err
+	}
+	is, err := UsefulSerial(tx, ev.Serial)
+	if err != nil {
+		return r, err
+	}
 	doubt := func(why string) Resolved {
 		return Resolved{Verdict: Ambiguous, Why: why, Doubt: &Doubt{MAC: r.Host.MAC, UUID: uuid, ByMAC: r.Host.Name}}
 	}

@@ -231,6 +231,10 @@ func (e *Engine) unconfirmed(k slotKey) job.Counters {
 func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, key ed25519.PublicKey, req *api.EnrolRequest, orderID string, issued time.Time) (job.Enrol, error) {
 	ev := job.Enrol{Firmware: firmware(req.Evidence)}
 	ev.Session = job.Session{BootID: req.BootID, Nonce: req.Nonce, PeerPort: req.PeerPort, LinkMbps: bootLink(req.Evidence), OrderID: orderID}
+	req, err := withoutShared(tx, req)
+	if err != nil {
+		return ev, err
+	}
 	want, err := wanted(h, j.Disk)
 	if err != nil {
 		return ev, err

@@ -260,7 +260,7 @@ func (e *Engine) pick(b api.EnrolBind) (waiting, error) {
 		return out, nil
 	}
 	if b.ID != "" {
-		return waiting{}, notFound("no PC with id %s waits; `labswarm room enrolments` lists those that do", b.ID)
+		return waiting{}, notFound("no PC with id %s waits; `labswarm room waiting` lists those that do", b.ID)
 	}
 	for _, w := range e.waiting {
 		w.tries++

@@ -201,6 +201,18 @@ func notQuarantined(tx store.Tx, s *job.Slot) error {
 	return nil
 }
 
+// withoutShared drops a serial number that several PCs have: it would be a fact
+// by which each of them takes the order for its own.
+func withoutShared(tx store.Tx, req *api.EnrolRequest) (*api.EnrolRequest, error) {
+	s, err := inventory.UsefulSerial(tx, req.Evidence.Serial)
+	if err != nil || s != "" {
+		return req, err
+	}
+	out := *req
+	out.Evidence.Serial = ""
+	return &out, nil
+}
+
 // askDisk asks about a disk that the host did not have before.
 func askDisk(tx store.Tx, h api.Host, d api.Disk, now time.Time) error {
 	_, err := askTx(tx, "new_disk/"+h.Name, api.Question{Kind: api.QuestionNewDisk, Host: h.Name, Room: h.Room,

@@ -181,7 +181,7 @@ func readTOML(table string, columns []string, text string) ([]Row, []api.ImportI
 	if _, err := toml.Decode(text, &doc); err != nil {
 		var p toml.ParseError
 		if errors.As(err, &p) {
-			return nil, one(p.Position.Line, max(p.Position.Col, 1), "%s", p.Message)
+			return nil, one(max(p.Position.Line, 1), max(p.Position.Col, 1), "%s", p.Message)
 		}
 		return nil, one(1, 1, "%v", err)
 	}
