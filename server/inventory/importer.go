@@ -280,6 +280,7 @@ func (im *importer) saveSeats(lines []line) {
 			im.wrong(l.row, "row", "give row and column, or neither")
 			continue
 		}
+		before := cloneRoom(*rm)
 		i := slices.IndexFunc(rm.Seats, func(s api.Seat) bool { return strings.EqualFold(s.Label, l.host.Seat) })
 		switch {
 		case i < 0 && row == 0 && len(rm.Seats) > 0:
@@ -296,6 +297,7 @@ func (im *importer) saveSeats(lines []line) {
 		im.dirty[strings.ToLower(rm.Name)] = true
 		if _, err := NormaliseRoom(*rm); err != nil {
 			im.wrong(l.row, "row", "%v", err)
+			*rm = before // so that the rows after it are not told the same
 		}
 	}
 	// A room that gets its first seats has one for each host that sits in it.
