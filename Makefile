@@ -25,7 +25,7 @@ help: ## this list
 # ---- building ---------------------------------------------------------------
 
 .PHONY: build
-build: $(BIN)/labswarm $(BIN)/labswarm-agent ## both binaries, into build/bin
+build: $(BIN)/labswarm $(BIN)/labswarm-agent $(BIN)/labswarm-enrol ## all binaries, into build/bin
 
 $(BIN)/labswarm: $(GO_SRC)
 	@mkdir -p $(BIN)
@@ -38,6 +38,11 @@ $(BIN)/labswarm-agent: $(GO_SRC)
 .PHONY: docs
 docs: ## write the generated documents anew (docs/KEYS.md)
 	@go test -count=1 ./tui/keymap -run TestKeysDocument -update
+
+# The agent of the enrol profile: no code in it writes a disk.
+$(BIN)/labswarm-enrol: $(GO_SRC)
+	@mkdir -p $(BIN)
+	go build -tags enrolonly -ldflags '$(LDFLAGS)' -o $@ ./initramfs-agent
 
 .PHONY: setup
 setup: ## install the Debian packages that the demo and all tests need (root)
@@ -56,11 +61,20 @@ $(BOOT)/virtual/initrd.img: $(BIN)/labswarm-agent $(BOOT)/bootfiles.json scripts
 $(BOOT)/lab/initrd.img: $(BIN)/labswarm-agent $(BOOT)/bootfiles.json scripts/modules-lab.txt $(wildcard scripts/mkinitramfs/*.go)
 	go run ./scripts/mkinitramfs --set lab --kernel-root $(BUILD)/cache/kernel-lab --modules scripts/modules-lab.txt --firmware $(BUILD)/cache/firmware --agent $(BIN)/labswarm-agent -o $@
 
+# For learn mode: the same modules with the agent that cannot write.
+$(BOOT)/virtual/initrd-enrol.img: $(BIN)/labswarm-enrol $(BOOT)/bootfiles.json scripts/modules-virtual.txt $(wildcard scripts/mkinitramfs/*.go)
+	go run ./scripts/mkinitramfs --set virtual --kernel-root $(BUILD)/cache/kernel-virtual --modules scripts/modules-virtual.txt --agent $(BIN)/labswarm-enrol -o $@
+
+$(BOOT)/lab/initrd-enrol.img: $(BIN)/labswarm-enrol $(BOOT)/bootfiles.json scripts/modules-lab.txt $(wildcard scripts/mkinitramfs/*.go)
+	go run ./scripts/mkinitramfs --set lab --kernel-root $(BUILD)/cache/kernel-lab --modules scripts/modules-lab.txt --firmware $(BUILD)/cache/firmware --agent $(BIN)/labswarm-enrol -o $@
+
+INITRAMFS := $(foreach set,virtual lab,$(BOOT)/$(set)/initrd.img $(BOOT)/$(set)/initrd-enrol.img)
+
 .PHONY: initramfs
-initramfs: bootfiles ## both initramfs: virtual (classroom of VMs) and lab (real PCs, the default in build/boot)
-	@$(MAKE) --no-print-directory $(BOOT)/virtual/initrd.img $(BOOT)/lab/initrd.img
-	@ln -f $(BOOT)/lab/vmlinuz $(BOOT)/vmlinuz && ln -f $(BOOT)/lab/initrd.img $(BOOT)/initrd.img
-	@ls -l $(BOOT)/virtual/initrd.img $(BOOT)/initrd.img
+initramfs: bootfiles ## the initramfs: virtual (classroom of VMs) and lab (real PCs, the default in build/boot), each for jobs and for learn mode
+	@$(MAKE) --no-print-directory $(INITRAMFS)
+	@for f in vmlinuz initrd.img initrd-enrol.img; do ln -f $(BOOT)/lab/$$f $(BOOT)/$$f; done
+	@ls -l $(INITRAMFS)
 
 $(GOLDEN)/debian.img: scripts/golden-debian.sh scripts/lib.sh scripts/disk.sh
 	scripts/golden-debian.sh $@

@@ -7,25 +7,20 @@ import "time"
 
 // Host is one PC in the inventory.
 type Host struct {
-	Name     string    `json:"name"` // computer name, unique
-	Room     string    `json:"room"`
-	MAC      string    `json:"mac"`
-	UUID     string    `json:"uuid"`           // SMBIOS UUID, "" = not known yet
-	Disk     string    `json:"disk,omitempty"` // disk rule (docs/OPERATIONS.md); "" = the only disk that fits
-	Exclude  bool      `json:"exclude,omitempty"`
-	Style    string    `json:"boot_style,omitempty"` // "", silent, chain
-	Added    time.Time `json:"added"`
+	Name    string    `json:"name"` // computer name, unique
+	Room    string    `json:"room"`
+	MAC     string    `json:"mac"`
+	UUID    string    `json:"uuid"`           // SMBIOS UUID, "" = not known yet
+	Disk    string    `json:"disk,omitempty"` // disk rule (docs/OPERATIONS.md); "" = the only disk that fits
+	Exclude bool      `json:"exclude,omitempty"`
+	Style   string    `json:"boot_style,omitempty"` // "", silent, chain
+	Added   time.Time `json:"added"`
+	HostPlace
 	LastSeen time.Time `json:"last_seen,omitzero"`
 	LastIP   string    `json:"last_ip,omitempty"`
 	Firmware string    `json:"firmware,omitempty"`
 	Secure   bool      `json:"secure_boot,omitempty"`
 	Evidence *Evidence `json:"evidence,omitempty"` // from the last enrolment
-}
-
-// Room is a classroom: today the name and its hosts.
-type Room struct {
-	Name  string   `json:"name"`
-	Hosts []string `json:"hosts"`
 }
 
 // Image describes one version in the image store.
@@ -164,6 +159,8 @@ type ServerInfo struct {
 	Ready     bool      `json:"ready"` // all sockets bound and the store open
 	Hosts     int       `json:"hosts"`
 	LiveJobs  int       `json:"live_jobs"`
+	Learn     *Learn    `json:"learn,omitempty"` // learn mode, while it is open
+	Questions int       `json:"questions"`       // that wait for an answer
 }
 
 // Routes of the admin socket (HTTP over the unix socket

@@ -64,14 +64,21 @@ type EnrolRequest struct {
 	Nonce    string   `json:"nonce"`   // 32 hex digits, random, repeated in the order
 	Version  string   `json:"version"` // agent build
 	PeerPort int      `json:"peer_port"`
+	Profile  string   `json:"profile,omitempty"` // "" = the agent, ProfileEnrol = the agent that cannot write
 	Evidence Evidence `json:"evidence"`
 }
 
-// Enrol statuses.
+// ProfileEnrol is the Profile of the agent built with -tags enrolonly. It is
+// never given an order.
+const ProfileEnrol = "enrol"
+
+// Enrol statuses. The last two answer ProfileEnrol only.
 const (
 	EnrolOK      = "ok"       // fetch the order
 	EnrolGoLocal = "go_local" // nothing to do here: boot the local disk
 	EnrolWait    = "wait"     // ask again after RetryAfterS
+	EnrolPending = "pending"  // show Code and ask again after RetryAfterS
+	EnrolBound   = "bound"    // this PC is Host now
 )
 
 // EnrolReply answers EnrolRequest.
@@ -83,7 +90,10 @@ type EnrolReply struct {
 	Image       string `json:"image"` // name/version, for the screen
 	Reason      string `json:"reason"`
 	RetryAfterS int    `json:"retry_after_s"`
-	Frames      string `json:"frames,omitempty"` // compressed cells: on, off; "" = the host decides by its link and disk
+	EnrolCode   string `json:"enrol_code,omitempty"` // six digits to be typed by the admin
+	Seat        string `json:"seat,omitempty"`       // with EnrolBound
+	After       string `json:"after,omitempty"`      // with EnrolBound: reboot, poweroff
+	Frames      string `json:"frames,omitempty"`     // compressed cells: on, off; "" = the host decides by its link and disk
 }
 
 // PlanCounts is the agent's own plan after CHECKING: what would be written.

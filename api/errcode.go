@@ -27,6 +27,7 @@ const (
 	CodeDiskSector   = "DZ" // 512/4096 logical sector mismatch
 	CodeAmbiguous    = "DA" // more than one disk fits
 	CodeDiskForeign  = "DF" // it is part of a RAID, a pool, or encrypted, and the job does not say to replace that
+	CodeDiskNew      = "DC" // the disk is not one that was seen in this PC before
 	CodePersonalise  = "PE" // the disk is right, but the PC's own name and keys could not be put on it
 
 	CodeUsage        = "usage"

@@ -1,8 +1,9 @@
+//go:build !enrolonly
+
 package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"flag"
 	"fmt"
@@ -112,14 +113,4 @@ func loopDisk(dev string, allow bool) (*disk.Set, error) {
 	sys := inventory.Real()
 	sys.Only, sys.Loops = []string{name}, true
 	return disk.NewSet(sys, false), nil
-}
-
-func choosePin(pins bootenv.Pins, kid string) (ed25519.PublicKey, error) {
-	if kid == "" && len(pins.ServerKeys) == 1 {
-		return pins.ServerKeys[0], nil
-	}
-	if k := pins.ServerKey(kid); k != nil {
-		return k, nil
-	}
-	return nil, fmt.Errorf("--kid %q is none of the %d pinned server keys", kid, len(pins.ServerKeys))
 }

@@ -1,265 +1,74 @@
+//go:build !enrolonly
+
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"labswarm/api"
-	"labswarm/initramfs-agent/bootenv"
-	"labswarm/initramfs-agent/coldplug"
 	"labswarm/initramfs-agent/deploy"
 	"labswarm/initramfs-agent/disk"
 	"labswarm/initramfs-agent/disk/inventory"
-	"labswarm/initramfs-agent/finish"
 	"labswarm/initramfs-agent/identity"
-	"labswarm/initramfs-agent/journal"
-	"labswarm/initramfs-agent/link"
 	"labswarm/initramfs-agent/report"
 	"labswarm/initramfs-agent/screen"
-	"labswarm/initramfs-agent/supervise"
-	"labswarm/internal/version"
 )
 
 const (
-	restarts   = 3                // of a crashed worker
-	showLong   = 60 * time.Second // a failure that left the disk unusable, or needs somebody to look
-	showShort  = 10 * time.Second // a failure that changed nothing
-	coldQuiet  = 300 * time.Millisecond
-	coldLimit  = 20 * time.Second
-	diskLimit  = 12 * time.Second // for slow controllers
-	diskQuiet  = time.Second      // after the last disk appeared
-	heapTarget = 48 << 20         // bytes of Go heap; the data plane's buffers are outside
+	showLong  = 60 * time.Second // a failure that left the disk unusable, or needs somebody to look
+	showShort = 10 * time.Second // a failure that changed nothing
 )
 
-// asInit is process 1. It returns only when the kernel refused to restart.
-func asInit() {
-	mountErrs := bootenv.Mount()
-	debug.SetMemoryLimit(heapTarget)
-	sc := screen.New("/dev", "/sys")
-	j := journal.New(bootenv.Uptime, sc.Lines())
-	log := j.Logger(slog.LevelInfo)
-	for _, err := range mountErrs {
-		log.Warn("mount", "err", err)
+func main() {
+	if os.Getpid() == 1 {
+		asInit(func(m *machine) task { return &deployment{machine: m} })
+		return // the kernel takes the end of process 1 as a panic and restarts (panic=10)
 	}
-	if err := bootenv.Quieten(); err != nil {
-		log.Warn("console log level", "err", err)
+	if err := beside(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "labswarm-agent:", err)
+		os.Exit(1)
 	}
-	log.Info("labswarm-agent starts", "version", version.String(), "kernel", bootenv.Kernel(), "firmware", bootenv.Firmware())
+}
 
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { // ends with ctx
-		defer close(done)
-		if err := supervise.Protect(func() error { return sc.Run(ctx) }); err != nil {
-			log.Error("screen", "err", err)
-		}
-	}()
-	go func() { // ends with ctx
-		if err := supervise.Protect(func() error { return supervise.Init(ctx) }); err != nil {
-			log.Error("process 1", "err", err)
-		}
-	}()
-	m := &machine{screen: sc, journal: j, log: log}
-	var out deploy.Outcome
-	err := supervise.Run(ctx, restarts, func(ctx context.Context) error {
-		var err error
-		out, err = m.work(ctx)
+// deployment is the task of the agent that writes.
+type deployment struct {
+	*machine
+	disks *disk.Set
+	out   deploy.Outcome
+}
+
+func (d *deployment) work(ctx context.Context) error {
+	if d.disks == nil {
+		d.disks = disk.NewSet(inventory.Real(), true)
+	}
+	pin, err := d.prepare(ctx, d.disks.List)
+	if err != nil {
 		return err
-	}, func(p *supervise.PanicError) { log.Error("crash", "what", p.Error(), "stack", p.Stack) })
-	m.bye(out, err)
-	cancel()
-	<-done
-	if err := finish.Now(out.PowerOff && err == nil); err != nil {
-		log.Error("finish", "err", err)
 	}
-}
-
-// machine is what process 1 sets up once and keeps over restarts of the
-// worker.
-type machine struct {
-	screen  *screen.Screen
-	journal *journal.Journal
-	log     *slog.Logger
-
-	cmd    bootenv.Cmdline
-	pins   bootenv.Pins
-	disks  *disk.Set
-	loader *coldplug.Loader
-	online bool
-}
-
-// work is one run of the worker: set-up that is missing, then a deployment.
-func (m *machine) work(ctx context.Context) (deploy.Outcome, error) {
-	m.screen.Update(func(v *screen.View) { *v = screen.View{Version: version.String(), MAC: m.cmd.BootIF} })
-	if err := m.read(); err != nil {
-		return deploy.Outcome{}, err
-	}
-	pin := m.pins.ServerKey(m.cmd.KeyID)
-	if pin == nil {
-		return deploy.Outcome{}, &api.Fault{Code: api.CodeServerKey,
-			Text: fmt.Sprintf("this initramfs does not trust the server key %s named on the kernel command line; build it anew with the server's key", m.cmd.KeyID)}
-	}
-	m.say("waiting for random numbers")
-	if d, err := bootenv.AwaitEntropy(); err != nil {
-		return deploy.Outcome{}, err
-	} else if d > 2*time.Second {
-		m.log.Warn("random numbers came late", "seconds", d.Seconds())
-	}
-	m.plug(ctx)
-	online := make(chan error, 1)
-	go func() { online <- supervise.Protect(func() error { return m.connect(ctx) }) }() // ends with the connection, or ctx
-	m.awaitDisks(ctx)                                                                   // slow controllers and DHCP take their time side by side
-	if err := <-online; err != nil {
-		return deploy.Outcome{}, err
-	}
-	return deploy.Run(ctx, deploy.Config{
-		Server: m.cmd.Server, Pins: m.pins, Pin: pin, Disks: m.disks,
-		Source: identity.Source{Sys: "/sys", BootIF: m.cmd.BootIF}, Missing: m.missing, Load: m.loadModule,
-		Listen: fmt.Sprintf(":%d", api.PeerPort), Screen: m.screen, Log: m.log, LogText: m.journal.Text,
+	d.out, err = deploy.Run(ctx, deploy.Config{
+		Server: d.cmd.Server, Pins: d.pins, Pin: pin, Disks: d.disks,
+		Source: identity.Source{Sys: "/sys", BootIF: d.cmd.BootIF}, Missing: d.missing, Load: d.loadModule,
+		Listen: fmt.Sprintf(":%d", api.PeerPort), Screen: d.screen, Log: d.log, LogText: d.journal.Text,
 	})
-}
-
-func (m *machine) say(what string) { m.screen.Update(func(v *screen.View) { v.Detail = what }) }
-
-// read parses what the boot loader and the server left for the agent.
-func (m *machine) read() error {
-	raw, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return err
-	}
-	if m.cmd, err = bootenv.ParseCmdline(string(raw)); err != nil {
-		return err
-	}
-	raw, err = os.ReadFile(bootenv.PinsPath)
-	if err != nil {
-		return &api.Fault{Code: api.CodeServerKey, Text: "the initramfs holds no pinned keys", Err: err}
-	}
-	m.pins, err = bootenv.ParsePins(raw)
 	return err
 }
 
-// plug loads the drivers; a machine whose drivers are compiled into its kernel
-// goes on without a module tree.
-func (m *machine) plug(ctx context.Context) {
-	if m.loader != nil {
-		return
-	}
-	m.say("loading drivers")
-	index, err := coldplug.ReadIndex("/lib/modules/" + bootenv.Kernel())
-	if err != nil {
-		m.log.Error("no drivers", "err", err)
-		return
-	}
-	m.loader = coldplug.New(index, "/sys", m.log)
-	m.loader.Settle(ctx, coldQuiet, coldLimit)
-	// No device asks for these by an alias.
-	names := []string{"sd_mod"}
-	if bootenv.Firmware() == "uefi" {
-		names = append(names, "efivarfs")
-	}
-	for _, name := range names {
-		if err := m.loader.Load(name); err != nil {
-			m.log.Warn("module", "err", err)
-		}
-	}
-	if err := bootenv.MountEFIVars(); err != nil {
-		m.log.Warn("firmware variables", "err", err)
-	}
-	m.log.Info("drivers loaded", "firmware", bootenv.Firmware(), "secure_boot", bootenv.SecureBoot(), "lockdown", bootenv.Lockdown())
-	m.background(ctx, "late devices", m.loader.Watch)
-}
-
-// background runs f until ctx, which lives as long as the machine, ends.
-func (m *machine) background(ctx context.Context, what string, f func(context.Context) error) {
-	go func() { // ends with ctx
-		if err := supervise.Protect(func() error { return f(ctx) }); err != nil {
-			m.log.Error(what, "err", err)
-		}
-	}()
-}
-
-func (m *machine) missing() []string {
-	if m.loader == nil {
-		return nil
-	}
-	return m.loader.NoDriver()
-}
-
-// loadModule loads one by name; a kernel without a module tree has it all in it.
-func (m *machine) loadModule(name string) error {
-	if m.loader == nil {
-		return nil
-	}
-	return m.loader.Load(name)
-}
-
-func (m *machine) connect(ctx context.Context) error {
-	if m.online {
-		return nil
-	}
-	up, err := link.Find(ctx, m.cmd.BootIF, m.log, m.say)
-	if err != nil {
-		return err
-	}
-	m.log.Info("network link", "nic", up.Name, "mac", up.MAC.String(), "boot_nic", up.Boot)
-	m.say("asking for an address")
-	c, err := link.Acquire(ctx, up, m.log, m.say)
-	if err != nil {
-		return err
-	}
-	m.log.Info("address", "ip", c.IP().String(), "nic", up.Name)
-	m.screen.Update(func(v *screen.View) { v.IP, v.MAC = c.IP().String(), up.MAC.String() })
-	m.background(ctx, "address", c.Run)
-	m.online = true
-	return nil
-}
-
-// awaitDisks gives slow controllers time: a disk that appears after the
-// machine has enrolled would be missing in the server's plan.
-func (m *machine) awaitDisks(ctx context.Context) {
-	if m.disks == nil {
-		m.disks = disk.NewSet(inventory.Real(), true)
-	}
-	start, last, names := time.Now(), time.Now(), ""
-	for time.Since(start) < diskLimit && ctx.Err() == nil {
-		list, err := m.disks.List()
-		if err != nil {
-			m.log.Warn("disks", "err", err)
-		}
-		now := ""
-		for _, d := range list {
-			now += fmt.Sprintf("%s %s serial=%q bus=%s bytes=%d sector=%d %s; ", d.Name, d.Model, d.Serial, d.Bus, d.Bytes, d.Sector, d.Note)
-		}
-		if now != names {
-			names, last = now, time.Now()
-		}
-		if names != "" && time.Since(last) > diskQuiet {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	m.log.Info("disks", "list", names)
-}
-
-// bye leaves the end on the screen for as long as somebody may want to read it.
-func (m *machine) bye(out deploy.Outcome, err error) {
+func (d *deployment) bye(err error) (powerOff bool) {
+	out := d.out
 	if err == nil {
-		m.log.Info("end", "verified", out.Verified, "reason", out.Reason)
-		return
+		d.log.Info("end", "verified", out.Verified, "reason", out.Reason)
+		return out.PowerOff
 	}
 	code, text := report.Code(err)
 	wait := showShort
-	var crash *supervise.PanicError
-	if out.Committed || code == api.CodeServerKey || errors.As(err, &crash) {
+	if out.Committed || code == api.CodeServerKey || crashed(err) {
 		wait = showLong
 	}
-	m.log.Error("end", "code", code, "err", err, "restart_in", wait.String())
-	m.screen.Update(func(v *screen.View) {
+	d.log.Error("end", "code", code, "err", err, "restart_in", wait.String())
+	d.screen.Update(func(v *screen.View) {
 		if v.Problem == "" {
 			v.Code, v.Problem = code, text
 		}
@@ -267,4 +76,5 @@ func (m *machine) bye(out deploy.Outcome, err error) {
 		v.Detail = "This PC restarts in " + wait.String() + "."
 	})
 	time.Sleep(wait)
+	return false
 }

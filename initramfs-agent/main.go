@@ -2,20 +2,8 @@
 // server whose key is pinned in the initramfs, does what a signed order says
 // to the one disk it names, and restarts the machine. Started beside a running
 // system it does the same to a loop device in place of a machine's disk.
+//
+// Built with -tags enrolonly it is the agent of the enrol profile: it shows a
+// code until the admin has given the PC a seat, and holds no code that writes a
+// disk (enrolonly.go in place of init.go and beside.go).
 package main
-
-import (
-	"fmt"
-	"os"
-)
-
-func main() {
-	if os.Getpid() == 1 {
-		asInit()
-		return // the kernel takes the end of process 1 as a panic and restarts (panic=10)
-	}
-	if err := beside(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "labswarm-agent:", err)
-		os.Exit(1)
-	}
-}

@@ -36,6 +36,9 @@ type Rule struct {
 // String returns the rule as it was given.
 func (r Rule) String() string { return r.text }
 
+// Exact reports whether the rule names one disk by serial number or WWN.
+func (r Rule) Exact() bool { return r.id != "" || r.serial != "" || r.wwn != "" }
+
 // Zero reports whether the rule allows every disk.
 func (r Rule) Zero() bool { return r.text == "" }
 

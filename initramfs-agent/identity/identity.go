@@ -25,7 +25,7 @@ type Source struct {
 	Sys    string // where sysfs is mounted
 	BootIF string // MAC of the boot NIC, "" = unknown
 	// Stand-in replaces the SMBIOS facts where there are none of this machine:
-	// an agent in a network namespace. Empty fields are not replaced.
+	// an agent in a network namespace, and its NICs. Empty fields are not replaced.
 	StandIn *api.Evidence
 }
 
@@ -55,6 +55,9 @@ func (s Source) Collect(disks []api.Disk, noDriver []string) api.Evidence {
 		UptimeMs: bootenv.Uptime().Milliseconds(), AgentRSSByte: bootenv.RSSBytes(),
 	}
 	if f := s.StandIn; f != nil {
+		if len(f.NICs) > 0 {
+			e.NICs = f.NICs
+		}
 		for _, p := range []struct {
 			to   *string
 			from string

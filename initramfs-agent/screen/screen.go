@@ -94,7 +94,7 @@ func (s *Screen) Run(ctx context.Context) error {
 		}
 		// A serial line for each change of state and each tenth, and one a
 		// minute as a sign of life.
-		if m := fmt.Sprint(v.State, v.Percent()/10, v.Problem, v.Committed, v.Verified); m != mark || time.Since(said) > time.Minute {
+		if m := fmt.Sprint(v.State, v.Percent()/10, v.Problem, v.Committed, v.Verified, v.EnrolCode, v.Bound); m != mark || time.Since(said) > time.Minute {
 			s.serial(v.Line())
 			mark, said = m, time.Now()
 		}

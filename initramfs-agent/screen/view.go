@@ -29,6 +29,10 @@ type View struct {
 	Verified          bool // the disk is proven
 	Capture           bool // the disk is read for an image, and never written
 
+	EnrolCode    string // six digits that the admin types: an unknown PC waits for its seat
+	Seat, Serial string // of an unknown PC
+	Bound        bool   // it has its seat now
+
 	Code, Problem string // a failure takes the whole screen
 }
 
@@ -117,6 +121,9 @@ func (v View) Page() []string {
 	if v.Problem != "" {
 		return v.problemPage()
 	}
+	if v.EnrolCode != "" || v.Bound {
+		return v.enrolPage()
+	}
 	bar, pct := "", ""
 	if p := v.Percent(); p >= 0 {
 		full := p * 60 / 100
@@ -150,6 +157,9 @@ func (v View) problemPage() []string {
 func (v View) Line() string {
 	if v.Problem != "" {
 		return fmt.Sprintf("PROBLEM %s %s: %s %s", v.Code, v.Host, v.Problem, v.Advice())
+	}
+	if v.EnrolCode != "" || v.Bound {
+		return v.enrolLine()
 	}
 	parts := present(v.Host, v.Image, string(v.State))
 	if p := v.Percent(); p >= 0 {

@@ -100,6 +100,8 @@ type server struct {
 	seeder   *seeder.Seeder
 	track    *tracker.Tracker
 	boot     *netboot.Server
+	lab      netip.Prefix // of the lab interface
+	enrol    bool         // the boot folder holds the enrol initramfs
 	begun    time.Time
 	quiet    time.Duration // control.Config.Patience
 	look     time.Duration // keeper.Config.Look
@@ -148,10 +150,12 @@ func (s *server) open(ctx context.Context) error {
 	if s.ip, err = labAddr(s.cfg.Interface); err != nil {
 		return err
 	}
+	s.lab = labPrefix(s.cfg.Interface, s.ip)
 	files, err := s.bootFiles()
 	if err != nil {
 		return err
 	}
+	_, s.enrol = files.Get(bootfile.NameEnrolInitrd)
 	if err := s.openSwarm(ctx, rec); err != nil {
 		return err
 	}
@@ -235,7 +239,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	}
 	s.engine, err = control.New(ctx, control.Config{Store: s.store, Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
 		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
-		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet})
+		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet, Lab: s.lab, CanEnrol: s.canEnrol, NameTaken: s.nameTaken})
 	if err != nil {
 		return err
 	}

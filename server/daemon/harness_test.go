@@ -117,7 +117,7 @@ func (s *site) start() {
 	if err := cfg.Fill(); err != nil {
 		s.t.Fatal(err)
 	}
-	srv := &server{cfg: cfg, log: slog.New(slog.NewTextHandler(io.Discard, nil)), ip: netip.MustParseAddr("127.0.0.1"), begun: time.Now(), quiet: s.quiet, look: s.look, beside: s.beside}
+	srv := &server{cfg: cfg, log: slog.New(slog.NewTextHandler(io.Discard, nil)), ip: netip.MustParseAddr("127.0.0.1"), lab: netip.MustParsePrefix("127.0.0.1/8"), begun: time.Now(), quiet: s.quiet, look: s.look, beside: s.beside}
 	rec, err := srv.openState()
 	if err == nil {
 		err = srv.openSwarm(s.t.Context(), rec)

@@ -46,6 +46,20 @@ func labAddr(name string) (netip.Addr, error) {
 	return netip.Addr{}, &config.Error{Err: fmt.Errorf("use lab interface %s: it has no IPv4 address: give it a fixed one first (ip addr add 10.0.0.1/24 dev %s)", name, name)}
 }
 
+// labPrefix is the subnet of our address on the lab interface; an address
+// without one (it was taken away meanwhile) is a subnet of its own.
+func labPrefix(name string, ip netip.Addr) netip.Prefix {
+	if ifi, err := net.InterfaceByName(name); err == nil {
+		addrs, err := ifi.Addrs()
+		for _, a := range addrs {
+			if p, perr := netip.ParsePrefix(a.String()); err == nil && perr == nil && p.Addr() == ip {
+				return p
+			}
+		}
+	}
+	return netip.PrefixFrom(ip, ip.BitLen())
+}
+
 // sysNet is where the kernel lists its network interfaces.
 const sysNet = "/sys/class/net"
 

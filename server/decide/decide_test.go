@@ -143,6 +143,34 @@ func TestUnknownOrUnarmedNeverYieldsAgent(t *testing.T) {
 	})
 }
 
+// TestLearnModeLetsOnlyTheUnknownIn: row 4 gives the enrol profile, which holds
+// no writer, to unknown PCs and to nobody else, and rows 1 to 3 come before it.
+func TestLearnModeLetsOnlyTheUnknownIn(t *testing.T) {
+	n := 0
+	every(func(f Facts) {
+		got := Decide(f)
+		open := f.Identity == Unknown && f.Learn && f.StoreOK && !f.Maintenance && !f.Flags.Exclude && (f.Session == nil || !f.Session.AnsweredLocal)
+		if (got.Action == Enrol) != open {
+			t.Fatalf("%s for %s", got.Action, describe(f))
+		}
+		if got.Action == Enrol {
+			n++
+			if got.Profile != ProfileEnrol {
+				t.Fatalf("enrol with profile %q", got.Profile)
+			}
+		}
+		if got.Profile == ProfileEnrol && got.Action != Enrol {
+			t.Fatalf("%s with the enrol profile", got.Action)
+		}
+		if f.Identity == Unknown && (got.Action == Agent || got.Action == Hold) {
+			t.Fatalf("%s for an unknown PC: %s", got.Action, describe(f))
+		}
+	})
+	if n == 0 {
+		t.Error("nobody can enrol")
+	}
+}
+
 // Two protocols never differ on the same facts, except that proxyDHCP may
 // ignore an unknown PC where the others answer local: both leave it its disk.
 func TestProtocolsNeverDiffer(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 // AdminService is what the admin socket needs, one interface per area.
 type AdminService interface {
 	HostService
+	InventoryService
 	ImageService
 	JobService
 	RelayAdmin

@@ -117,7 +117,7 @@ func Normalise(h api.Host) (api.Host, error) {
 // seen, a learnt UUID) is kept. It returns the stored record. Errors:
 // *InvalidError, *ConflictError.
 func Put(tx store.Tx, h api.Host, self Self, now time.Time) (api.Host, error) {
-	h, err := Normalise(h)
+	h, err := place(tx, h)
 	if err != nil {
 		return h, err
 	}
@@ -134,11 +134,13 @@ func Put(tx store.Tx, h api.Host, self Self, now time.Time) (api.Host, error) {
 	if old != nil {
 		h.Name = old.Name // the spelling given first stays
 		keepSeen(&h, *old)
+		h.Quarantined = old.Quarantined
 		if err := unindex(tx, *old); err != nil {
 			return h, err
 		}
 	} else {
 		h.Added = now.UTC()
+		h.HostPlace = fresh(h.HostPlace)
 	}
 	return h, save(tx, h)
 }
@@ -147,16 +149,21 @@ func Put(tx store.Tx, h api.Host, self Self, now time.Time) (api.Host, error) {
 // this is another PC on the same seat, and nothing of the old one is true.
 func keepSeen(h *api.Host, old api.Host) {
 	h.Added = old.Added
+	h.HostPlace = fresh(h.HostPlace)
 	if h.MAC != old.MAC {
 		return
 	}
+	if h.Serial == "" {
+		h.Serial = old.Serial
+	}
+	h.Claimed, h.PendingMACs, h.KnownDisks, h.NotUnique = old.Claimed, old.PendingMACs, old.KnownDisks, old.NotUnique
 	if h.UUID == "" {
 		h.UUID = old.UUID
 	}
 	h.LastSeen, h.LastIP, h.Firmware, h.Secure, h.Evidence = old.LastSeen, old.LastIP, old.Firmware, old.Secure, old.Evidence
 }
 
-// checkFree refuses a MAC or UUID that another host has.
+// checkFree refuses a MAC, UUID or seat that another host has.
 func checkFree(tx store.Tx, h api.Host) error {
 	for _, id := range ids(h) {
 		other, err := tx.Get(id)
@@ -164,6 +171,9 @@ func checkFree(tx store.Tx, h api.Host) error {
 			return err
 		}
 		if other != nil && !strings.EqualFold(string(other), h.Name) {
+			if strings.HasPrefix(id, keySeat) {
+				return &ConflictError{Text: fmt.Sprintf("host %s: on seat %s of room %s sits host %s: move that one first", h.Name, h.Seat, h.Room, other)}
+			}
 			return &ConflictError{Text: fmt.Sprintf("host %s: %s already belongs to host %s: remove that host first, or correct the address", h.Name, id[strings.LastIndex(id, "/")+1:], other)}
 		}
 	}
@@ -175,6 +185,9 @@ func ids(h api.Host) []string {
 	out := []string{keyMAC + h.MAC}
 	if k := ident.UUIDKey(h.UUID); k != "" {
 		out = append(out, keyUUID+k)
+	}
+	if h.Seat != "" {
+		out = append(out, seatKey(h.Room, h.Seat))
 	}
 	return out
 }
@@ -195,8 +208,16 @@ func save(tx store.Tx, h api.Host) error {
 	return nil
 }
 
+// unindex drops what leads to a host; what leads to another one by now stays.
 func unindex(tx store.Tx, h api.Host) error {
 	for _, id := range ids(h) {
+		owner, err := tx.Get(id)
+		if err != nil {
+			return err
+		}
+		if owner != nil && !strings.EqualFold(string(owner), h.Name) {
+			continue
+		}
 		if err := tx.Delete(id); err != nil {
 			return err
 		}
@@ -214,6 +235,7 @@ func find(tx store.Tx, name string) (*api.Host, error) {
 	if err := json.Unmarshal(raw, &h); err != nil {
 		return nil, fmt.Errorf("read host %s: %w", name, err)
 	}
+	h.Claimed = h.Evidence == nil
 	return &h, nil
 }
 
@@ -249,27 +271,9 @@ func List(tx store.Tx) ([]api.Host, error) {
 		if err := json.Unmarshal(raw, &h); err != nil {
 			return nil, fmt.Errorf("read %s: %w", key, err)
 		}
+		h.Claimed = h.Evidence == nil
 		out = append(out, h)
 	}
-	return out, nil
-}
-
-// Rooms returns the rooms that have hosts, by name.
-func Rooms(tx store.Tx) ([]api.Room, error) {
-	hosts, err := List(tx)
-	if err != nil {
-		return nil, err
-	}
-	out := []api.Room{}
-	for _, h := range hosts {
-		i := slices.IndexFunc(out, func(r api.Room) bool { return strings.EqualFold(r.Name, h.Room) })
-		if i < 0 {
-			out = append(out, api.Room{Name: h.Room})
-			i = len(out) - 1
-		}
-		out[i].Hosts = append(out[i].Hosts, h.Name)
-	}
-	slices.SortFunc(out, func(a, b api.Room) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 

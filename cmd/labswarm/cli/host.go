@@ -15,42 +15,17 @@ import (
 	"labswarm/internal/units"
 )
 
-func newRoom(e *env) *cobra.Command {
-	ls := &cobra.Command{Use: "ls", Short: "list the rooms", Args: exact(0), RunE: func(cmd *cobra.Command, _ []string) error {
-		c := e.client()
-		defer c.Close()
-		rooms, err := c.Rooms(cmd.Context())
-		if err != nil {
-			return err
-		}
-		if e.json {
-			return e.printJSON(rooms)
-		}
-		if len(rooms) == 0 {
-			e.hint("no rooms yet: labswarm host add NAME --room ROOM --mac MAC")
-		}
-		for _, r := range rooms {
-			if err := e.printf("%-16s %d hosts\n", r.Name, len(r.Hosts)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}}
-	show := &cobra.Command{Use: "show ROOM", Short: "list the hosts of a room", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) error {
-		return e.hostList(cmd, args[0])
-	}}
-	return group("room", "rooms", ls, show, newKnownHosts(e))
-}
-
 func newHost(e *env) *cobra.Command {
 	var h api.Host
+	var place hostFlags
 	add := &cobra.Command{
-		Use: "add NAME --room ROOM --mac MAC [--uuid UUID]", Short: "add a host, or change the one of that name", Args: exact(1),
+		Use: "add NAME --room ROOM --mac MAC [--seat SEAT] [--uuid UUID]", Short: "add a host, or change the one of that name", Args: exact(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if h.Room == "" || h.MAC == "" {
 				return usage(errors.New("host add needs --room and --mac"))
 			}
 			h.Name = args[0]
+			place.apply(cmd, &h)
 			c := e.client()
 			defer c.Close()
 			out, err := c.PutHost(cmd.Context(), h)
@@ -68,6 +43,7 @@ func newHost(e *env) *cobra.Command {
 	add.Flags().StringVar(&h.UUID, "uuid", "", "SMBIOS UUID; learned at its first deployment when empty")
 	add.Flags().StringVar(&h.Disk, "disk", "", diskHelp)
 	add.Flags().BoolVar(&h.Exclude, "exclude", false, "never deploy to this host")
+	place.register(add)
 
 	ls := &cobra.Command{Use: "ls", Short: "list the hosts", Args: exact(0), RunE: func(cmd *cobra.Command, _ []string) error {
 		return e.hostList(cmd, "")
@@ -92,7 +68,7 @@ func newHost(e *env) *cobra.Command {
 		}
 		return e.printf("host %s is forgotten\n", args[0])
 	}}
-	return group("host", "the PCs", add, newHostSet(e), ls, show, rm)
+	return group("host", "the PCs", append([]*cobra.Command{add, newHostSet(e), ls, show, rm}, placeCommands(e)...)...)
 }
 
 const diskHelp = "disk `RULE`: SERIAL, WWN, or terms such as model=GLOB,bus=nvme,size=MIN..MAX (host set --help); empty = the only disk that fits"
@@ -100,8 +76,9 @@ const diskHelp = "disk `RULE`: SERIAL, WWN, or terms such as model=GLOB,bus=nvme
 // newHostSet changes single fields of a host and leaves the others alone.
 func newHostSet(e *env) *cobra.Command {
 	var h api.Host
+	var place hostFlags
 	cmd := &cobra.Command{
-		Use: "set NAME [--disk RULE] [--room ROOM] [--exclude=false]", Short: "change fields of a host", Args: exact(1),
+		Use: "set NAME [--disk RULE] [--room ROOM] [--seat SEAT] [--exclude=false] ...", Short: "change fields of a host", Args: exact(1),
 		Long: `Set changes the fields named and leaves the others as they are.
 
 A disk rule says which disk of the PC may be written when it has several that fit:
@@ -112,8 +89,8 @@ A disk rule says which disk of the PC may be written when it has several that fi
   ""                                    no rule: the only disk that fits
 A rule that two disks fit writes none. Removable and USB disks are never written.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().NFlag() == 0 || !slices.ContainsFunc([]string{"disk", "room", "exclude"}, cmd.Flags().Changed) {
-				return usage(errors.New("host set: nothing to change; give --disk, --room or --exclude"))
+			if !slices.ContainsFunc(append([]string{"disk", "room", "exclude"}, placeNames...), cmd.Flags().Changed) {
+				return usage(errors.New("host set: nothing to change; give --disk, --room, --seat, --exclude or another flag"))
 			}
 			c := e.client()
 			defer c.Close()
@@ -130,8 +107,10 @@ A rule that two disks fit writes none. Removable and USB disks are never written
 			if cmd.Flags().Changed("exclude") {
 				host.Exclude = h.Exclude
 			}
+			place.apply(cmd, &host)
 			// Only what an admin types goes back; what the machine showed stays with the server.
-			out, err := c.PutHost(cmd.Context(), api.Host{Name: host.Name, Room: host.Room, MAC: host.MAC, UUID: host.UUID, Disk: host.Disk, Exclude: host.Exclude, Style: host.Style})
+			out, err := c.PutHost(cmd.Context(), api.Host{Name: host.Name, Room: host.Room, MAC: host.MAC, UUID: host.UUID, Disk: host.Disk, Exclude: host.Exclude, Style: host.Style,
+				HostPlace: api.HostPlace{Seat: host.Seat, Labels: host.Labels, Protect: host.Protect, SharedNIC: host.SharedNIC, Serial: host.Serial}})
 			if err != nil {
 				return err
 			}
@@ -144,6 +123,7 @@ A rule that two disks fit writes none. Removable and USB disks are never written
 	cmd.Flags().StringVar(&h.Disk, "disk", "", diskHelp)
 	cmd.Flags().StringVar(&h.Room, "room", "", "its room")
 	cmd.Flags().BoolVar(&h.Exclude, "exclude", false, "never deploy to this host")
+	place.register(cmd)
 	return cmd
 }
 
@@ -180,11 +160,11 @@ func (e *env) hostList(cmd *cobra.Command, room string) error {
 		e.hint("no hosts yet: labswarm host add NAME --room ROOM --mac MAC")
 		return nil
 	}
-	if err := e.printf("%-16s %-12s %-18s %-15s %-11s %s\n", "HOST", "ROOM", "MAC", "ADDRESS", "FIRMWARE", "LAST SEEN"); err != nil {
+	if err := e.printf("%-16s %-12s %-6s %-18s %-15s %-11s %-14s %s\n", "HOST", "ROOM", "SEAT", "MAC", "ADDRESS", "FIRMWARE", "LAST SEEN", "FLAGS"); err != nil {
 		return err
 	}
 	for _, h := range hosts {
-		if err := e.printf("%-16s %-12s %-18s %-15s %-11s %s\n", h.Name, h.Room, h.MAC, orDash(h.LastIP), orDash(h.Firmware), ago(h.LastSeen)); err != nil {
+		if err := e.printf("%-16s %-12s %-6s %-18s %-15s %-11s %-14s %s\n", h.Name, h.Room, orDash(h.Seat), h.MAC, orDash(h.LastIP), orDash(h.Firmware), ago(h.LastSeen), flagsOf(h)); err != nil {
 			return err
 		}
 	}
@@ -195,6 +175,7 @@ func (e *env) hostDetail(h api.Host) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "host      %s in room %s\nMAC       %s\nUUID      %s\naddress   %s\nfirmware  %s, Secure Boot %v\nlast seen %s\n",
 		h.Name, h.Room, h.MAC, orDash(h.UUID), orDash(h.LastIP), orDash(h.Firmware), h.Secure, ago(h.LastSeen))
+	placeDetail(&b, h)
 	if h.Disk != "" {
 		fmt.Fprintf(&b, "disk rule %s\n", h.Disk)
 	}

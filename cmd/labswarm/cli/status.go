@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,8 +26,15 @@ func newStatus(e *env) *cobra.Command {
 		if !s.Ready {
 			ready = "starting"
 		}
-		return e.printf("%s: labswarm %s, %s since %s\ninterface %s, address %s, DHCP mode %s, key %s\n%d hosts, %d live jobs\n",
-			s.Name, s.Version, ready, s.Started.Local().Format(time.DateTime), s.Interface, s.Address, s.DHCP, s.KeyID, s.Hosts, s.LiveJobs)
+		more := ""
+		if s.Learn != nil {
+			more = fmt.Sprintf("LEARN MODE is open for room %s until %s\n", s.Learn.Room, s.Learn.Until.Local().Format(time.TimeOnly))
+		}
+		if s.Questions > 0 {
+			more += fmt.Sprintf("%d questions wait for an answer: labswarm host questions\n", s.Questions)
+		}
+		return e.printf("%s: labswarm %s, %s since %s\ninterface %s, address %s, DHCP mode %s, key %s\n%d hosts, %d live jobs\n%s",
+			s.Name, s.Version, ready, s.Started.Local().Format(time.DateTime), s.Interface, s.Address, s.DHCP, s.KeyID, s.Hosts, s.LiveJobs, more)
 	}}
 }
 

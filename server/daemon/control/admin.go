@@ -30,22 +30,14 @@ func (e *Engine) Host(ctx context.Context, name string) (h api.Host, err error) 
 
 // PutHost adds or changes a host.
 func (e *Engine) PutHost(ctx context.Context, h api.Host) (out api.Host, err error) {
-	err = e.cfg.Store.Update(ctx, func(tx store.Tx) error {
-		now := time.Now()
+	err = e.edit(ctx, func(tx store.Tx, now time.Time) (api.Event, error) {
 		if err := e.notLive(tx, h.Name, h.MAC); err != nil {
-			return err
+			return api.Event{}, err
 		}
-		if out, err = inventory.Put(tx, h, e.cfg.Self, now); err != nil {
-			return err
-		}
-		_, err = event.Append(tx, api.Event{Time: now.UTC(), Level: "info", Code: "host_saved", Host: out.Name, Room: out.Room, Text: "host saved: " + out.MAC + " " + out.UUID})
-		return err
+		out, err = inventory.Put(tx, h, e.cfg.Self, now)
+		return api.Event{Code: "host_saved", Host: out.Name, Room: out.Room, Text: "host saved: " + out.MAC + " " + out.UUID}, err
 	})
-	if err != nil {
-		return out, problem(err)
-	}
-	e.bell.Ring()
-	return out, nil
+	return out, err
 }
 
 // notLive refuses to change which machine a host is, or to remove it, while a
@@ -67,24 +59,15 @@ func (e *Engine) notLive(tx store.Tx, name, mac string) error {
 
 // RemoveHost deletes a host.
 func (e *Engine) RemoveHost(ctx context.Context, name string) error {
-	err := e.cfg.Store.Update(ctx, func(tx store.Tx) error {
+	return e.edit(ctx, func(tx store.Tx, _ time.Time) (api.Event, error) {
 		if err := e.notLive(tx, name, ""); err != nil {
-			return err
+			return api.Event{}, err
 		}
 		if err := inventory.Remove(tx, name); err != nil {
-			return err
+			return api.Event{}, err
 		}
-		if err := tx.Delete(keyHostJob(name)); err != nil {
-			return err
-		}
-		_, err := event.Append(tx, api.Event{Time: time.Now().UTC(), Level: "info", Code: "host_removed", Host: name, Text: "host removed"})
-		return err
+		return api.Event{Code: "host_removed", Host: name, Text: "host removed"}, tx.Delete(keyHostJob(name))
 	})
-	if err != nil {
-		return problem(err)
-	}
-	e.bell.Ring()
-	return nil
 }
 
 // Rooms lists the rooms with their hosts.

@@ -45,6 +45,9 @@ func checkEnrol(req *api.EnrolRequest) error {
 	if !hex32.MatchString(req.BootID) || !hex32.MatchString(req.Nonce) {
 		return badRequest(api.CodeUsage, "enrol: boot_id and nonce are 32 lower-case hex digits")
 	}
+	if req.Profile != "" && req.Profile != api.ProfileEnrol {
+		return badRequest(api.CodeUsage, "enrol: profile %.20q is not known", req.Profile)
+	}
 	if req.PeerPort < 0 || req.PeerPort > 65535 {
 		return badRequest(api.CodeUsage, "enrol: peer port %d", req.PeerPort)
 	}
@@ -63,6 +66,10 @@ func checkEnrol(req *api.EnrolRequest) error {
 func (e *Engine) Enrol(ctx context.Context, cert string, key ed25519.PublicKey, from netip.Addr, req *api.EnrolRequest) (api.EnrolReply, error) {
 	if err := checkEnrol(req); err != nil {
 		return api.EnrolReply{}, err
+	}
+	e.observe(ctx, req.Evidence)
+	if req.Profile == api.ProfileEnrol {
+		return e.enrolUnbound(ctx, cert, from, req)
 	}
 	host, s, why, err := e.lookup(ctx, req.Evidence)
 	if err != nil {
@@ -85,9 +92,9 @@ func (e *Engine) Enrol(ctx context.Context, cert string, key ed25519.PublicKey, 
 // lookup resolves evidence to a host with a live slot; why says what is
 // missing.
 func (e *Engine) lookup(ctx context.Context, ev api.Evidence) (h api.Host, s *job.Slot, why string, err error) {
-	err = e.cfg.Store.View(ctx, func(tx store.Tx) error {
-		r, err := inventory.ResolveEvidence(tx, ev, e.cfg.Self)
-		if err != nil {
+	var r inventory.Resolved
+	err = e.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
+		if r, err = inventory.ResolveEvidence(tx, ev, e.cfg.Self); err != nil {
 			return err
 		}
 		if r.Verdict != inventory.Known {
@@ -108,6 +115,9 @@ func (e *Engine) lookup(ctx context.Context, ev api.Evidence) (h api.Host, s *jo
 		}
 		return nil
 	})
+	if err == nil && r.Doubt != nil {
+		e.askDoubt(ctx, r)
+	}
 	return h, s, why, err
 }
 
@@ -146,6 +156,7 @@ func (e *Engine) contest(ctx context.Context, k slotKey, s *job.Slot, cert, boot
 	if _, err := e.apply(ctx, k, job.Conflict{Text: text}); err != nil {
 		e.cfg.Log.Error("conflict not stored", "host", k.host, "err", err)
 	}
+	e.quarantine(ctx, k.host, text)
 	return false, text
 }
 
@@ -155,6 +166,7 @@ func (e *Engine) open(ctx context.Context, k slotKey, cert string, key ed25519.P
 	lost := e.unconfirmed(k)
 	out := outcome{}
 	var host api.Host
+	newDisk := (*api.Disk)(nil)
 	err := e.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		r, err := inventory.ResolveEvidence(tx, req.Evidence, e.cfg.Self)
 		if err != nil {
@@ -168,10 +180,16 @@ func (e *Engine) open(ctx context.Context, k slotKey, cert string, key ed25519.P
 		}
 		mk := func(tx store.Tx, j *job.Job, s *job.Slot) (job.Event, error) {
 			ev, err := e.enrolEvent(tx, j, s, host, key, req, orderID, issued)
+			if newDisk = nil; ev.Code == api.CodeDiskNew {
+				newDisk = ev.Disk
+			}
 			ev.Session.Cert, ev.Session.IP, ev.Lost = cert, from.String(), lost
 			return ev, err
 		}
 		out, err = applyTx(tx, k, mk, time.Now())
+		if err == nil && newDisk != nil {
+			err = askDisk(tx, host, *newDisk, issued)
+		}
 		return err
 	})
 	if err != nil {
@@ -214,6 +232,10 @@ func (e *Engine) unconfirmed(k slotKey) job.Counters {
 func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, key ed25519.PublicKey, req *api.EnrolRequest, orderID string, issued time.Time) (job.Enrol, error) {
 	ev := job.Enrol{Firmware: firmware(req.Evidence)}
 	ev.Session = job.Session{BootID: req.BootID, Nonce: req.Nonce, PeerPort: req.PeerPort, LinkMbps: bootLink(req.Evidence), OrderID: orderID}
+	req, err := withoutShared(tx, req)
+	if err != nil {
+		return ev, err
+	}
 	want, err := wanted(h, j.Disk)
 	if err != nil {
 		return ev, err
@@ -226,6 +248,9 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, ke
 		return ev, nil //nolint:nilerr // a disk that does not fit is the host's failure, not ours: the event carries it
 	}
 	ev.Disk = disk
+	if ev.Code, ev.Text = swapped(h, *disk, want); ev.Code != "" {
+		return ev, nil
+	}
 	if j.IsCapture() {
 		return e.captureEvent(j, s, h, ev, req, issued)
 	}
@@ -369,56 +394,4 @@ func (e *Engine) ImageFile(ctx context.Context, cert, file string) ([]byte, erro
 		return nil, fmt.Errorf("read %s of image %s/%s: %w", file, j.Image, j.Version, err)
 	}
 	return raw, nil
-}
-
-// Commence grants the point of no return, or says why not. The same request
-// again gets the same answer; another one on a used order does not.
-func (e *Engine) Commence(ctx context.Context, cert string, req *api.CommenceRequest) (json.RawMessage, error) {
-	j, s, err := e.session(ctx, cert)
-	if err != nil {
-		return nil, err
-	}
-	if s.Disk == nil || diskID(req.Disk) != diskID(*s.Disk) {
-		return nil, conflict(api.CodeBadOrder, "commence: the agent names another disk than the order")
-	}
-	p := req.Plan
-	if want := order.PlanDigest(req.OrderID, diskID(req.Disk), p.CellsWrite, p.CellsKeep, p.CellsZero, p.BytesWrite); req.PlanDigest != want {
-		return nil, conflict(api.CodeBadOrder, "commence: the plan digest does not fit the plan")
-	}
-	if s.Session.Commence != nil && s.Live() && req.OrderID == s.Session.OrderID && req.BootID == s.Session.BootID && req.PlanDigest == s.Session.PlanDigest {
-		return s.Session.Commence, nil
-	}
-	k := slotKey{j.ID, s.Host}
-	needs := e.needs(j, s, p)
-	out, err := e.applyWith(ctx, k, func(tx store.Tx, j *job.Job, s *job.Slot) (job.Event, error) {
-		return e.commenceEvent(tx, s, cert, req, needs)
-	})
-	var late *job.TooLateError
-	if errors.As(err, &late) { // it would not be ready in time: that is its outcome, and sends it to its own disk
-		if _, err := e.apply(ctx, k, job.Skip{Reason: late.Text}); err != nil {
-			return nil, problem(err)
-		}
-	}
-	if err != nil {
-		return nil, problem(err)
-	}
-	return out.slot.Session.Commence, nil
-}
-
-func (e *Engine) commenceEvent(tx store.Tx, s *job.Slot, cert string, req *api.CommenceRequest, needs time.Duration) (job.Event, error) {
-	fence, err := tx.Seq("fence")
-	if err != nil {
-		return nil, err
-	}
-	epoch, err := tx.Get(store.KeyEpoch)
-	if err != nil {
-		return nil, err
-	}
-	c := order.Commence{OrderID: req.OrderID, BootID: req.BootID, AgentNonce: s.Session.Nonce, FenceEpoch: string(epoch), Fence: fence, PlanDigest: req.PlanDigest}
-	env, err := order.Sign(e.cfg.Key, order.TypeCommence, c)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := json.Marshal(env)
-	return job.Commence{OrderID: req.OrderID, BootID: req.BootID, Cert: cert, PlanDigest: req.PlanDigest, Plan: req.Plan, Needs: needs, Fence: fence, Envelope: raw}, err
 }

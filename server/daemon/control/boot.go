@@ -124,6 +124,13 @@ func (e *Engine) answer(ctx context.Context, r netboot.Request) netboot.Answer {
 		q, err = e.ask(tx, r, b, now)
 		return err
 	})
+	if err == nil && q.resolved.Doubt != nil {
+		e.askDoubt(ctx, q.resolved)
+	}
+	if err == nil && q.resolved.NewMAC {
+		e.emitOnce(ctx, "mac "+r.MAC, api.Event{Level: "info", Code: "new_mac", Host: q.resolved.Host.Name, Room: q.resolved.Host.Room,
+			Text: "host " + q.resolved.Host.Name + " boots through the network card " + r.MAC + ", which it never showed before (dock, dongle, new card)"})
+	}
 	if err == nil && e.matters(&q, now) {
 		err = e.commitBoot(ctx, r, b, &q)
 	}
@@ -170,8 +177,13 @@ func (e *Engine) ask(tx store.Tx, r netboot.Request, b bootSession, now time.Tim
 		q.facts.Identity = decide.Ambiguous
 	case inventory.SelfHost:
 		q.facts.Identity = decide.Self
+	case inventory.Quarantined:
+		q.facts.Identity = decide.Quarantined
 	default:
 		q.facts.Identity = decide.Unknown
+		if q.facts.Learn, err = e.learnHere(tx, r.IP, now); err != nil {
+			return q, err
+		}
 	}
 	if q.facts.Identity == decide.Known {
 		q.facts.Flags.Exclude = q.resolved.Host.Exclude

@@ -8,6 +8,7 @@ import (
 	"labswarm/api"
 	"labswarm/api/diskrule"
 	"labswarm/images/fsmap/sig"
+	"labswarm/server/inventory"
 	"labswarm/server/job"
 )
 
@@ -24,6 +25,16 @@ func wanted(h api.Host, rule string) (diskrule.Want, error) {
 		}
 	}
 	return w, nil
+}
+
+// swapped refuses to write a disk that the host did not have before, unless a
+// rule names it by serial number or WWN.
+func swapped(h api.Host, d api.Disk, want diskrule.Want) (code, text string) {
+	if want.Read || inventory.DiskKnown(h, d) || slices.ContainsFunc(want.Rules, diskrule.Rule.Exact) {
+		return "", ""
+	}
+	return api.CodeDiskNew, fmt.Sprintf("disk %s %s of %d bytes was never seen in this PC before: if it may be written, `labswarm host accept-disk %s`, then a new job",
+		d.Model, d.Serial, d.Bytes, h.Name)
 }
 
 // checkDisk checks what a job says of the hosts' disks.

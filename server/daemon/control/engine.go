@@ -97,9 +97,12 @@ type Config struct {
 	StateDir    string   // logs of agents go to StateDir/logs
 	SnapshotDir string
 	Log         *slog.Logger
-	Recovered   *store.Recovery // set when the store came from a snapshot
-	Patience    time.Duration   // silence after which an agent counts as gone, 0 = job.SilentAfter
-	PlainPeers  bool            // hosts let standard BitTorrent clients in, too
+	Recovered   *store.Recovery    // set when the store came from a snapshot
+	Lab         netip.Prefix       // of the lab interface: where PCs without an address are
+	CanEnrol    func() bool        // the boot folder holds the enrol initramfs; nil = it does not
+	NameTaken   func(string) error // refuses names that others than hosts have; may be nil
+	Patience    time.Duration      // silence after which an agent counts as gone, 0 = job.SilentAfter
+	PlainPeers  bool               // hosts let standard BitTorrent clients in, too
 }
 
 // Engine is used from many goroutines. Make it with New.
@@ -112,7 +115,10 @@ type Engine struct {
 	sightings chan netboot.Sighting
 	asking    chan struct{} // one token per boot question
 
+	edits sync.Mutex // changes of the inventory by people: one after the other
+
 	mu       sync.Mutex
+	waiting  map[string]*waiting // PCs that show a code, by client certificate
 	live     map[slotKey]*live
 	certs    map[string]slotKey // client certificate -> slot
 	peers    map[netip.Addr]slotKey
@@ -150,10 +156,13 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, keyID: order.KeyID(pub), started: time.Now(),
-		live: map[slotKey]*live{}, certs: map[string]slotKey{}, peers: map[netip.Addr]slotKey{},
+		waiting: map[string]*waiting{}, live: map[slotKey]*live{}, certs: map[string]slotKey{}, peers: map[netip.Addr]slotKey{},
 		members: map[slotKey]memberOf{}, scopes: map[[20]byte]scopePass{},
 		boots: map[string]*bootSession{}, rivals: map[string]*rival{}, sentBase: map[uint64]sent{},
 		emitted: map[string]time.Time{}, sightings: make(chan netboot.Sighting, sightQueue), asking: make(chan struct{}, maxAsking),
+	}
+	if e.cfg.CanEnrol == nil {
+		e.cfg.CanEnrol = func() bool { return false }
 	}
 	if e.cfg.Captures == nil {
 		e.cfg.Captures = noCaptures{}
@@ -165,6 +174,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		if err := e.holdAll(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if err := e.resumeImport(ctx); err != nil {
+		return nil, err
 	}
 	return e, e.restore(ctx)
 }

@@ -317,8 +317,8 @@ func checkFree(tx store.Tx, hosts []api.Host, named bool) error {
 			return err
 		}
 		switch {
-		case h.Exclude:
-			excluded = append(excluded, h.Name)
+		case inventory.Barred(h, !named) != "":
+			excluded = append(excluded, h.Name+" ("+inventory.Barred(h, !named)+")")
 		case s != nil && s.Live():
 			busy = append(busy, fmt.Sprintf("%s (%s in job %d)", h.Name, s.State, j.ID))
 		}
@@ -327,9 +327,9 @@ func checkFree(tx store.Tx, hosts []api.Host, named bool) error {
 	case busy != nil:
 		return conflict(api.CodeHostBusy, "hosts are in a job that has not ended: %s; wait for it or cancel it", strings.Join(busy, ", "))
 	case excluded != nil && named:
-		return conflict(api.CodeConflict, "hosts are excluded from all jobs: %s", strings.Join(excluded, ", "))
+		return conflict(api.CodeConflict, "no job may write these hosts: %s", strings.Join(excluded, ", "))
 	case len(excluded) == len(hosts):
-		return conflict(api.CodeConflict, "every host of the room is excluded from all jobs")
+		return conflict(api.CodeConflict, "no host of the room may be written: %s", strings.Join(excluded, ", "))
 	}
 	return nil
 }
@@ -341,9 +341,10 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 	}
 	slots := job.New(j, hosts, now)
 	lines := make([][]job.Line, len(slots))
+	barred := make([]string, len(slots))
 	for i, h := range hosts { // first who takes no part, then whose turn it is
-		if h.Exclude {
-			if err := step(j, &slots[i], &lines[i], job.Skip{Reason: "excluded from all jobs"}, now); err != nil {
+		if barred[i] = inventory.Barred(h, j.Room != ""); barred[i] != "" {
+			if err := step(j, &slots[i], &lines[i], job.Skip{Reason: barred[i]}, now); err != nil {
 				return err
 			}
 		}
@@ -362,7 +363,7 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 		if err := logLines(tx, s, lines[i], now); err != nil {
 			return err
 		}
-		if hosts[i].Exclude {
+		if barred[i] != "" {
 			continue
 		}
 		if err := putJSON(tx, keyHostJob(s.Host), j.ID); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"labswarm/api"
 	"labswarm/api/diskrule"
+	"labswarm/server/inventory"
 	"labswarm/server/job"
 	"labswarm/server/store"
 )
@@ -155,11 +156,11 @@ func planHost(tx store.Tx, h api.Host, img ImageInfo, req *api.JobCreate) (api.J
 	if err != nil {
 		return line, err
 	}
-	switch {
-	case h.Exclude && req.Room != "":
-		line.Verdict, line.Reason = api.VerdictSkip, "excluded from all jobs"
-	case h.Exclude:
-		line.Verdict, line.Reason = api.VerdictRefuse, "excluded from all jobs"
+	switch barred := inventory.Barred(h, req.Room != ""); {
+	case barred != "" && req.Room != "":
+		line.Verdict, line.Reason = api.VerdictSkip, barred
+	case barred != "":
+		line.Verdict, line.Reason = api.VerdictRefuse, barred
 	case s != nil && s.Live():
 		line.Verdict, line.Reason = api.VerdictRefuse, fmt.Sprintf("%s in job %d, which has not ended", s.State, j.ID)
 	}

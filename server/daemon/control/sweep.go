@@ -44,6 +44,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case now := <-sweep.C:
 			e.report(e.sweep(ctx, now))
+			e.report(e.sweepLearn(ctx))
 		case <-seed.C:
 			e.report(e.saveSeed(ctx))
 		case <-prune.C:

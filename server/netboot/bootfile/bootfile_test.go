@@ -255,9 +255,17 @@ func TestScriptsAreThoseOfTheDesign(t *testing.T) {
 		t.Errorf("scripts (-design +rendered):\n%s", d)
 	}
 	s := testScripts(t)
-	for _, a := range []decide.Action{decide.Ignore, decide.Enrol} {
-		if string(s.IPXE(as(a), mac, uuid)) != designScripts["ipxe-local"] || string(s.GRUB(as(a), mac, true)) != designScripts["grub-local"] {
-			t.Errorf("%v does not render as local", a)
+	if string(s.IPXE(as(decide.Ignore), mac, uuid)) != designScripts["ipxe-local"] || string(s.GRUB(as(decide.Ignore), mac, true)) != designScripts["grub-local"] {
+		t.Error("ignore does not render as local")
+	}
+	// Enrol is the agent's chain with an initramfs of its own, whatever the
+	// answer says about it.
+	a := as(decide.Enrol)
+	a.Initrd = "initrd.img"
+	for name, got := range map[string]string{"ipxe-agent": string(s.IPXE(a, mac, uuid)), "grub-agent-tftp": string(s.GRUB(a, mac, true)), "grub-agent": string(s.GRUB(a, mac, false))} {
+		want := strings.ReplaceAll(strings.Replace(designScripts[name], "decision = agent", "decision = enrol", 1), "/initrd.img", "/initrd-enrol.img")
+		if got != want {
+			t.Errorf("enrol renders as\n%s\nwant\n%s", got, want)
 		}
 	}
 }

@@ -25,6 +25,9 @@ const (
 	NameUndionly = "undionly.kpxe"
 	NameKernel   = "vmlinuz"
 	NameInitrd   = "initrd.img"
+	// NameEnrolInitrd is the initramfs of the enrol profile: an agent that
+	// cannot write disks. It is all that unknown PCs may fetch in learn mode.
+	NameEnrolInitrd = "initrd-enrol.img"
 )
 
 // maxFileBytes bounds one boot file; the largest real one (a broad initramfs)
@@ -45,6 +48,7 @@ func origins() []origin {
 		{NameGRUB, "Debian package grub-efi-amd64-signed, its grubnetx64.efi.signed", true},
 		{NameKernel, "Debian package linux-image-amd64 or linux-image-cloud-amd64; made by `make initramfs`", true},
 		{NameInitrd, "made by `make initramfs`", true},
+		{NameEnrolInitrd, "made by `make initramfs`; learn mode needs it", false},
 		{"undionly.kkpxe", "Debian package ipxe", false},
 		{"ipxe.pxe", "Debian package ipxe", false},
 		{"snponly.efi", "Debian package ipxe", false},
@@ -179,10 +183,17 @@ func (f *Files) List() []File {
 func (f File) Digest() string { return hex.EncodeToString(f.SHA256[:]) }
 
 // NeedsSession reports whether a file carries a decision: kernels and
-// initramfs are served only to an address whose session was answered Agent.
+// initramfs are served only to an address whose session was answered Agent, or
+// Enrol (see ForEnrol).
 // shim, GRUB and iPXE are the same for all and carry none.
 func NeedsSession(name string) bool {
 	return strings.HasPrefix(name, NameKernel) || isInitrd(name)
+}
+
+// ForEnrol reports whether a session that was answered Enrol may fetch name: a
+// kernel and the enrol initramfs, never the agent that writes.
+func ForEnrol(name string) bool {
+	return strings.HasPrefix(name, NameKernel) || name == NameEnrolInitrd
 }
 
 // IsInitrd reports whether fetching name counts as a soft boot attempt.

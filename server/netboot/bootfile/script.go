@@ -135,11 +135,11 @@ func (s *Scripts) Autoexec() []byte {
 		"exit 1\n")
 }
 
-// IPXE is /boot.ipxe for one PC. Ignore and Enrol render as Local: there is no
-// enrol profile yet, and whoever asks must not stop at a prompt.
+// IPXE is /boot.ipxe for one PC. Ignore renders as Local: whoever asks must not
+// stop at a prompt.
 func (s *Scripts) IPXE(a bootreq.Answer, mac, uuid string) []byte {
 	switch a.Decision.Action {
-	case decide.Agent:
+	case decide.Agent, decide.Enrol:
 		return s.ipxeAgent(a, mac)
 	case decide.Hold:
 		return []byte("#!ipxe\n" +
@@ -158,10 +158,19 @@ func (s *Scripts) IPXE(a bootreq.Answer, mac, uuid string) []byte {
 	}
 }
 
+// initrd is the initramfs of an answer. Enrol has one of its own, whatever else
+// the answer says.
+func initrd(a bootreq.Answer) string {
+	if a.Decision.Action == decide.Enrol {
+		return NameEnrolInitrd
+	}
+	return fileOr(a.Initrd, NameInitrd)
+}
+
 func (s *Scripts) ipxeAgent(a bootreq.Answer, mac string) []byte {
-	kernel, initrd := s.FileURL(fileOr(a.Kernel, NameKernel)), s.FileURL(fileOr(a.Initrd, NameInitrd))
+	kernel, initrd := s.FileURL(fileOr(a.Kernel, NameKernel)), s.FileURL(initrd(a))
 	return []byte("#!ipxe\n" +
-		"# boot.ipxe, decision = agent\n" +
+		"# boot.ipxe, decision = " + a.Decision.Action.String() + "\n" +
 		"set n:int32 0\n" +
 		":again\n" +
 		// initrd= is needed for UEFI and harmless for BIOS.
@@ -207,10 +216,10 @@ func (s *Scripts) GRUB(a bootreq.Answer, mac string, viaTFTP bool) []byte {
 		root = "(tftp," + s.tftp + ")"
 	}
 	switch a.Decision.Action {
-	case decide.Agent:
-		return []byte("# host.cfg, decision = agent\n" +
+	case decide.Agent, decide.Enrol:
+		return []byte("# host.cfg, decision = " + a.Decision.Action.String() + "\n" +
 			"linux  " + root + "/" + fileOr(a.Kernel, NameKernel) + " " + s.cmdline(a, mac) + "\n" +
-			"initrd " + root + "/" + fileOr(a.Initrd, NameInitrd) + "\n" +
+			"initrd " + root + "/" + initrd(a) + "\n" +
 			"boot\n")
 	case decide.Hold:
 		// Returning leads back into grub.cfg's loop, which asks again and at

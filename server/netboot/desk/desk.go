@@ -61,7 +61,7 @@ type Desk struct {
 type session struct {
 	mac, uuid string
 	arch      uint16
-	agent     bool
+	action    decide.Action
 	at        time.Time
 }
 
@@ -163,11 +163,11 @@ func (d *Desk) Discovered(mac string) {
 }
 
 // Asked notes who asked for a boot script from ip and whether the answer was
-// Agent: only then may ip fetch a kernel and an initramfs.
+// Agent or Enrol: only then may ip fetch a kernel and an initramfs.
 func (d *Desk) Asked(r bootreq.Request, a bootreq.Answer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.sessions.put(r.IP, session{mac: r.MAC, uuid: r.UUID, arch: r.Arch, agent: a.Decision.Action == decide.Agent, at: time.Now()})
+	d.sessions.put(r.IP, session{mac: r.MAC, uuid: r.UUID, arch: r.Arch, action: a.Decision.Action, at: time.Now()})
 }
 
 // Learn notes an address that a DHCP packet named for a MAC (ciaddr).
@@ -181,23 +181,29 @@ func (d *Desk) Learn(ip netip.Addr, mac, uuid string, arch uint16) {
 }
 
 // AllowFile reports whether ip may fetch a file that carries a decision, and
-// whose it is. The session must have been answered Agent, and the question is
-// asked again now: Agent may turn into Local at any time.
+// whose it is. The session must have been answered Agent, or Enrol, which opens
+// the files of the enrol profile only; and the question is asked again now:
+// Agent may turn into Local at any time.
 func (d *Desk) AllowFile(ctx context.Context, proto bootreq.Proto, ip netip.Addr, file string) (mac string, ok bool) {
 	d.mu.Lock()
 	s, have := d.sessions.get(ip)
 	d.mu.Unlock()
-	if !have || !s.agent || time.Since(s.at) > sessionFresh {
+	if !have || !opens(s.action, file) || time.Since(s.at) > sessionFresh {
 		return "", false
 	}
 	a := d.Ask(ctx, bootreq.Request{Proto: proto, MAC: s.mac, UUID: s.uuid, Arch: s.arch, IP: ip, File: file})
-	if a.Decision.Action != decide.Agent {
+	if !opens(a.Decision.Action, file) {
 		d.mu.Lock()
 		d.sessions.del(ip)
 		d.mu.Unlock()
 		return "", false
 	}
 	return s.mac, true
+}
+
+// opens reports whether an answer lets a PC fetch a file that carries a decision.
+func opens(a decide.Action, file string) bool {
+	return a == decide.Agent || (a == decide.Enrol && bootfile.ForEnrol(file))
 }
 
 // MACOf returns the MAC of an address: from its own script request or ciaddr,

@@ -92,6 +92,25 @@ func newDesk(t testing.TB, change func(*Config)) (*Desk, *table, *bytes.Buffer) 
 	return New(cfg), d, &log
 }
 
+// TestEnrolOpensOnlyItsOwnFiles: an unknown PC in learn mode never gets the
+// agent that writes.
+func TestEnrolOpensOnlyItsOwnFiles(t *testing.T) {
+	d, dec, _ := newDesk(t, nil)
+	ctx := t.Context()
+	dec.set(macA, decide.Enrol)
+	r := bootreq.Request{Proto: decide.ProtoHTTPIPXE, MAC: macA, IP: ipA}
+	d.Asked(r, d.Ask(ctx, r))
+	for file, want := range map[string]bool{"vmlinuz": true, "initrd-enrol.img": true, "initrd.img": false, "initrd-virtual.img": false} {
+		if _, ok := d.AllowFile(ctx, decide.ProtoHTTPFile, ipA, file); ok != want {
+			t.Errorf("%s after Enrol: %v; want %v", file, ok, want)
+		}
+	}
+	dec.set(macA, decide.Local) // learn mode ends
+	if _, ok := d.AllowFile(ctx, decide.ProtoHTTPFile, ipA, "initrd-enrol.img"); ok {
+		t.Error("the enrol initramfs after the end of learn mode")
+	}
+}
+
 func TestFilesNeedAnAgentAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, dec, _ := newDesk(t, nil)

@@ -103,11 +103,11 @@ func replyType(s Site, q Query) (dhcpv4.MessageType, bool) {
 // by clients that want a file now, so Local chains there instead of silence.
 func wantsBoot(s Site, q Query, a bootreq.Answer) bool {
 	switch a.Decision.Action {
-	case decide.Agent, decide.Hold:
+	case decide.Agent, decide.Enrol, decide.Hold:
 		return true
 	case decide.Ignore:
 		return false
-	default: // Local, and Enrol until there is an enrol profile
+	default: // Local
 		switch {
 		case q.At4011:
 			return true

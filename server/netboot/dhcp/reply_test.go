@@ -49,7 +49,7 @@ var (
 	localChain = answer(decide.Local, bootreq.StyleChain)
 	localQuiet = answer(decide.Local, bootreq.StyleSilent)
 	ignore     = answer(decide.Ignore, "")
-	enrol      = answer(decide.Enrol, bootreq.StyleChain)
+	enrol      = answer(decide.Enrol, "")
 	unknown    = bootreq.Answer{}
 	lease      = netip.MustParseAddr("10.77.0.101")
 )
@@ -105,7 +105,7 @@ func rows() []row {
 		{name: "proxy-offer-style-menu", pkt: ovmfPXE(discover, 7), proxy: true, style: StyleMenu, a: agent, vendor: menuHex},
 		{name: "proxy-offer-ipxe-style-menu", pkt: ipxeROM(discover), proxy: true, style: StyleMenu, a: agent, file: scriptURL, vendor: direct},
 		{name: "proxy-offer-local-chain", pkt: ovmfPXE(discover, 7), proxy: true, a: localChain, file: "shimx64.efi", vendor: direct},
-		{name: "proxy-offer-enrol-chain", pkt: ovmfPXE(discover, 7), proxy: true, a: enrol, file: "shimx64.efi", vendor: direct},
+		{name: "proxy-offer-enrol", pkt: ovmfPXE(discover, 7), proxy: true, a: enrol, file: "shimx64.efi", vendor: direct},
 		{name: "proxy-local", pkt: ovmfPXE(discover, 7), proxy: true, a: local, silent: true},
 		{name: "proxy-ignore", pkt: ovmfPXE(discover, 7), proxy: true, a: ignore, silent: true},
 		{name: "proxy-request", pkt: pxeROM(request, otherServer), proxy: true, a: agent, silent: true},
