@@ -22,6 +22,13 @@ type Host struct {
 	Evidence *Evidence `json:"evidence,omitempty"` // from the last enrolment
 }
 
+// Editable is what a person can change of a host, without what the server saw:
+// its ETag is made of this.
+func (h Host) Editable() Host {
+	h.Added, h.LastSeen, h.LastIP, h.Firmware, h.Secure, h.Evidence = time.Time{}, time.Time{}, "", "", false, nil
+	return h
+}
+
 // Room is a classroom: today the name and its hosts.
 type Room struct {
 	Name  string   `json:"name"`

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -59,6 +60,9 @@ func (a *Admin) events(w http.ResponseWriter, r *http.Request) error {
 		case <-alive.C:
 			err = s.comment("alive")
 		}
+	}
+	if errors.Is(err, errLagged) {
+		s.cut()
 	}
 	a.log.Debug("event stream ended", "err", err)
 	return nil

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"labswarm/api"
+	"labswarm/server/access"
 	"labswarm/server/daemon/control"
 	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
@@ -75,6 +76,7 @@ func book(t testing.TB, e *control.Engine) (*relays.Book, string) {
 type admin struct {
 	*control.Engine
 	httpapi.ImageService // no test asks it
+	httpapi.AccessService
 }
 
 func (admin) Server(context.Context) (api.ServerInfo, error) { return api.ServerInfo{}, nil }
@@ -84,6 +86,9 @@ func (admin) AddRelay(context.Context, string) (api.RelayToken, error) {
 	return api.RelayToken{}, nil
 }
 func (admin) RemoveRelay(context.Context, string) error { return nil }
+
+// root may do everything.
+var root = access.Caller{Who: "the test", Role: api.RoleAdmin, Socket: true}
 
 func engine(t testing.TB) *control.Engine {
 	t.Helper()
@@ -147,7 +152,7 @@ func FuzzRequests(f *testing.F) {
 	relayBook, token := book(f, e)
 	listener.AddRelays(relayBook)
 	agents := listener.Handler()
-	admins := httpapi.NewAdmin(admin{e, nil}, log).Handler()
+	admins := httpapi.NewAdmin(admin{e, nil, nil}, log).Handler(root)
 	state := clientState(f)
 	f.Fuzz(func(t *testing.T, route int, body []byte) {
 		if route < 0 || route >= len(routes) {
@@ -187,7 +192,7 @@ func TestRoutesAreDisjoint(t *testing.T) {
 	relayBook, _ := book(t, e)
 	listener.AddRelays(relayBook)
 	agents := listener.Handler()
-	admins := httpapi.NewAdmin(admin{e, nil}, log).Handler()
+	admins := httpapi.NewAdmin(admin{e, nil, nil}, log).Handler(root)
 	state := clientState(t)
 	try := func(h http.Handler, method, route string) int {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

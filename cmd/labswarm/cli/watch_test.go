@@ -21,15 +21,16 @@ import (
 // desk is a server without hosts of its own: the real admin routes in front of
 // a job that the test moves.
 type desk struct {
-	httpapi.ImageService // no test asks it
-	mu                   sync.Mutex
-	jobs                 []api.Job
-	gone                 bool // ended jobs are no longer in ticks
-	made                 []api.JobCreate
-	captured             []api.CaptureCreate
-	ring                 chan struct{}
-	ticked               chan struct{} // closed by the first tick
-	once                 sync.Once
+	httpapi.ImageService  // no test asks it
+	httpapi.AccessService // nor it
+	mu                    sync.Mutex
+	jobs                  []api.Job
+	gone                  bool // ended jobs are no longer in ticks
+	made                  []api.JobCreate
+	captured              []api.CaptureCreate
+	ring                  chan struct{}
+	ticked                chan struct{} // closed by the first tick
+	once                  sync.Once
 }
 
 func (d *desk) set(fn func()) { d.mu.Lock(); defer d.mu.Unlock(); fn() }

@@ -32,6 +32,9 @@ func (e *Engine) Host(ctx context.Context, name string) (h api.Host, err error) 
 func (e *Engine) PutHost(ctx context.Context, h api.Host) (out api.Host, err error) {
 	err = e.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		now := time.Now()
+		if err := unchanged(ctx, tx, h.Name); err != nil {
+			return err
+		}
 		if err := e.notLive(tx, h.Name, h.MAC); err != nil {
 			return err
 		}
@@ -68,6 +71,9 @@ func (e *Engine) notLive(tx store.Tx, name, mac string) error {
 // RemoveHost deletes a host.
 func (e *Engine) RemoveHost(ctx context.Context, name string) error {
 	err := e.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		if err := unchanged(ctx, tx, name); err != nil {
+			return err
+		}
 		if err := e.notLive(tx, name, ""); err != nil {
 			return err
 		}
