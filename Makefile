@@ -116,6 +116,10 @@ lint: $(TOOLS)/golangci-lint ## gofmt, vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed: $$out"; exit 1; fi
 	GOLANGCI_LINT_CACHE=$(abspath $(BUILD)/cache/lint) $(TOOLS)/golangci-lint run ./...
 
+.PHONY: openapi
+openapi: ## docs/openapi.json and the codes in docs/API.md, from the route table and the types
+	go test ./server/httpapi -run 'TestOpenAPI|TestCodesAreListed' -count=1 -args -update
+
 .PHONY: ci
 ci: ## what a merge must pass: all tests (a skip is a failure) and lint
 	LABSWARM_NO_SKIP=1 $(MAKE) --no-print-directory test

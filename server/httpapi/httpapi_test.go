@@ -90,13 +90,15 @@ func (admin) RemoveRelay(context.Context, string) error { return nil }
 // root may do everything.
 var root = access.Caller{Who: "the test", Role: api.RoleAdmin, Socket: true}
 
-func engine(t testing.TB) *control.Engine {
+func engine(t testing.TB) *control.Engine { return engineOn(t, store.NewMem()) }
+
+func engineOn(t testing.TB, s store.Store) *control.Engine {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := control.New(context.Background(), control.Config{Store: store.NewMem(), Key: key, Images: noImages{}, Swarms: noSwarms{},
+	e, err := control.New(context.Background(), control.Config{Store: s, Key: key, Images: noImages{}, Swarms: noSwarms{},
 		StateDir: t.TempDir(), SnapshotDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,9 @@
+package httpapi
+
+import "net/http"
+
+// Table is the route table.
+func (a *Admin) Table() []Route { return a.routes() }
+
+// Bare is the admin API as a listener that names no caller would serve it.
+func (a *Admin) Bare() http.Handler { return a.mux }
