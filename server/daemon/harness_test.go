@@ -43,6 +43,7 @@ type site struct {
 	disk  []byte // the image's source disk
 
 	codec  string        // of imports, "" = the usual
+	admin  string        // --admin-listen at the next start
 	plain  bool          // --plain-peers at the next start
 	rate   int64         // --seed-rate at the next start, bytes per second
 	quiet  time.Duration // patience with agents of the next start, 0 = the usual
@@ -111,6 +112,7 @@ func (s *site) start() {
 	cfg := config.Default()
 	cfg.StateDir, cfg.Interface = s.dir, "lo"
 	cfg.AgentPort, cfg.PeerPort, cfg.TrackerPort, cfg.PlainPeers, cfg.SeedRateBps = 0, 0, 0, s.plain, s.rate
+	cfg.AdminListen = s.admin
 	if s.srv != nil { // a restarted server has its old ports
 		cfg.AgentPort, cfg.PeerPort = s.srv.cfg.AgentPort, s.srv.cfg.PeerPort
 	}

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"labswarm/api"
 	"labswarm/server/access"
@@ -237,5 +239,44 @@ func TestNobodyWithoutADoor(t *testing.T) {
 		if rec.Code != http.StatusUnauthorized && rec.Code != http.StatusTooManyRequests {
 			t.Errorf("%s %s = %d %s", rt.Method, rt.Path, rec.Code, rec.Body)
 		}
+	}
+}
+
+// TestLaggingReaderIsCut: a reader that takes longer than allowed for one event
+// hears so, and its connection ends.
+func TestLaggingReaderIsCut(t *testing.T) {
+	d := newDesk(t)
+	for name, tt := range map[string]struct {
+		lag  time.Duration
+		want string
+	}{"too slow": {0, "event: lagged"}, "fast enough": {time.Minute, "event: log"}} {
+		d.admin.SetLag(tt.lag)
+		srv := httptest.NewServer(d.admin.Handler(root))
+		ctx, cancel := context.WithCancel(t.Context())
+		req, err := http.NewRequestWithContext(ctx, "GET", srv.URL+api.RouteAdminEv+"?since=0", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := srv.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc, found := bufio.NewScanner(res.Body), false
+		for sc.Scan() && !found {
+			found = sc.Text() == tt.want
+		}
+		if !found {
+			t.Errorf("%s: the stream ended without %q", name, tt.want)
+		}
+		if tt.lag == 0 { // and then it ends by itself
+			for sc.Scan() {
+			}
+			if err := sc.Err(); err != nil {
+				t.Error(err)
+			}
+		}
+		cancel()
+		res.Body.Close()
+		srv.Close()
 	}
 }

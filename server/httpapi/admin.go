@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -34,6 +35,7 @@ type Admin struct {
 	mux   *http.ServeMux
 	book  *access.Book // nil = no tokens, no audit log, no kept answers: tests
 	peers access.Peers
+	lag   time.Duration // a reader of events that takes longer for one is cut
 
 	document  func() ([]byte, error) // OpenAPI, made once
 	bad       *sources               // requests without a valid token
@@ -42,7 +44,7 @@ type Admin struct {
 
 // NewAdmin prepares the admin handlers.
 func NewAdmin(svc AdminService, log *slog.Logger) *Admin {
-	a := &Admin{svc: svc, log: log, bad: newSources(badPerS, 5, maxSources), strangers: rate.NewLimiter(refusedPerS, refusedBurst)}
+	a := &Admin{svc: svc, log: log, lag: lagLimit, bad: newSources(badPerS, 5, maxSources), strangers: rate.NewLimiter(refusedPerS, refusedBurst)}
 	a.document = sync.OnceValues(a.OpenAPI)
 	a.mux = http.NewServeMux()
 	for _, r := range a.routes() {

@@ -42,6 +42,7 @@ func (a *Admin) events(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	s.lag = a.lag
 	tick, alive := time.NewTicker(tickEvery), time.NewTicker(keepAlive)
 	defer tick.Stop()
 	defer alive.Stop()

@@ -1,6 +1,12 @@
 package httpapi
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
+
+// SetLag says how long a reader of events may take for one.
+func (a *Admin) SetLag(d time.Duration) { a.lag = d }
 
 // Table is the route table.
 func (a *Admin) Table() []Route { return a.routes() }

@@ -144,7 +144,7 @@ type stream struct {
 }
 
 func newStream(w http.ResponseWriter) (*stream, error) {
-	s := &stream{w: w, rc: http.NewResponseController(w), lag: lagLimit}
+	s := &stream{w: w, rc: http.NewResponseController(w), lag: writeLimit}
 	// The read limit of the request must not end the stream.
 	if err := s.rc.SetReadDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("open event stream: %w", err)

@@ -25,7 +25,7 @@ func (a *Admin) jobRoutes() []Route {
 	one := api.RouteJobs + "/{id}"
 	return []Route{
 		{Method: "GET", Path: api.RouteJobs, Summary: "all jobs, the newest first, without timelines", Out: []api.Job{}, h: get(a.svc.Jobs)},
-		{Method: "POST", Path: api.RouteJobs, Role: api.RoleOperator, Summary: "make a job, or its dry run", In: api.JobCreate{}, Out: api.Job{}, rooms: a.roomsOfWish, asks: isDryRun, rerun: true, h: a.createJob},
+		{Method: "POST", Path: api.RouteJobs, Role: api.RoleOperator, Summary: "make a job, or its dry run", In: api.JobCreate{}, Out: api.Job{}, Or: api.JobPlan{}, rooms: a.roomsOfWish, asks: isDryRun, rerun: true, h: a.createJob},
 		{Method: "GET", Path: one, Summary: "one job with its slots", Out: api.Job{}, h: a.job},
 		{Method: "POST", Path: one + "/cancel", Role: api.RoleOperator, Summary: "end a job; PCs that are being written go on", Out: api.Job{}, rooms: a.roomsOfJob, h: a.cancelJob},
 		{Method: "GET", Path: one + "/report", Summary: "the run report", h: a.report},

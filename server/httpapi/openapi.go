@@ -82,7 +82,11 @@ func (s *schemas) operation(r Route) object {
 		if strings.HasSuffix(r.Path, api.RouteAdminEv) {
 			kind = "text/event-stream"
 		}
-		done["content"] = object{kind: object{"schema": s.of(reflect.TypeOf(r.Out))}}
+		out := s.of(reflect.TypeOf(r.Out))
+		if r.Or != nil {
+			out = object{"anyOf": []any{out, s.of(reflect.TypeOf(r.Or))}}
+		}
+		done["content"] = object{kind: object{"schema": out}}
 	}
 	op["responses"] = object{"2XX": done, "default": object{"$ref": "#/components/responses/problem"}}
 	return op
@@ -169,7 +173,10 @@ func (s *schemas) named(t reflect.Type) string {
 		name = strings.ReplaceAll(t.PkgPath()[strings.LastIndex(t.PkgPath(), "/")+1:], ".", "_") + "_" + name // another package's type of that name
 	}
 	s.seen[key] = name
-	def := object{"type": "object", "additionalProperties": false}
+	def := object{"type": "object"} // of answers: fields may be added
+	if s.in {
+		def["additionalProperties"] = false
+	}
 	s.defs[name] = def
 	props, required := object{}, []any{}
 	for _, f := range reflect.VisibleFields(t) {

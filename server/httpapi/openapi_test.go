@@ -158,7 +158,7 @@ func (doc *document) fits(s schema, v any, where string) error {
 		}
 		for name, e := range v {
 			p, ok := s.Properties[name]
-			if !ok && string(s.Additional) == "false" {
+			if !ok && s.Properties != nil && s.Additional == nil {
 				return fmt.Errorf("%s.%s is not in the document", where, name)
 			}
 			if err := doc.fits(p, e, where+"."+name); ok && err != nil {

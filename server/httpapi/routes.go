@@ -17,6 +17,7 @@ type Route struct {
 	Query   []string // names of its query parameters
 	In, Out any      // zero values of the bodies' types, nil = no body
 
+	Or         any  // another form of the answer, nil = none
 	SocketOnly bool // not over the network: keys and rights are given on the server
 	Secret     bool // its answer holds a secret and is not kept for repeated requests
 
