@@ -44,10 +44,10 @@ func (e *env) prepare(cmd *cobra.Command) error {
 		top = top.Parent()
 	}
 	if slices.Contains(alone, top.Name()) {
-		if own := cmd.Flags().Lookup("server"); own != nil && own.Changed && top.Name() != "seed" {
+		if f := cmd.Flags().Lookup("server"); (top.Name() == "serve" || top.Name() == "classroom") && f != nil && f.Changed {
 			return e.onServerOnly(cmd.CommandPath())
 		}
-		return nil
+		return nil // seed has a --server of its own
 	}
 	if e.remote.server == "" {
 		return nil
