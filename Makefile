@@ -129,6 +129,11 @@ ci: ## what a merge must pass: all tests (a skip is a failure) and lint
 bench: ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./images/... ./swarm/...
 
+.PHONY: bench-api
+bench-api: ## CPU of the server for the reports of 500 agents over TLS, 3 minutes: table and build/bench/api.json
+	@mkdir -p $(BUILD)/bench
+	BENCH_OUT=$(abspath $(BUILD)/bench/api.json) go test ./server/daemon -run '^$$' -bench '^BenchmarkReports$$' -benchtime 1x -timeout 15m
+
 BENCH_SWARM  ?= standard
 BENCH_ENGINE ?= engine
 
