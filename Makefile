@@ -134,6 +134,10 @@ lint: $(TOOLS)/golangci-lint ## gofmt, vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed: $$out"; exit 1; fi
 	GOLANGCI_LINT_CACHE=$(abspath $(BUILD)/cache/lint) $(TOOLS)/golangci-lint run ./...
 
+.PHONY: openapi
+openapi: ## docs/openapi.json and the codes in docs/API.md, from the route table and the types
+	go test ./server/httpapi -run 'TestOpenAPI|TestCodesAreListed' -count=1 -args -update
+
 .PHONY: ci
 ci: ## what a merge must pass: all tests (a skip is a failure) and lint
 	LABSWARM_NO_SKIP=1 $(MAKE) --no-print-directory test
@@ -142,6 +146,11 @@ ci: ## what a merge must pass: all tests (a skip is a failure) and lint
 .PHONY: bench
 bench: ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./images/... ./swarm/...
+
+.PHONY: bench-api
+bench-api: ## CPU of the server for the reports of 500 agents over TLS, 3 minutes: table and build/bench/api.json
+	@mkdir -p $(BUILD)/bench
+	BENCH_OUT=$(abspath $(BUILD)/bench/api.json) go test ./server/daemon -run '^$$' -bench '^BenchmarkReports$$' -benchtime 1x -timeout 15m
 
 BENCH_SWARM  ?= standard
 BENCH_ENGINE ?= engine

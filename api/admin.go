@@ -23,6 +23,14 @@ type Host struct {
 	Evidence *Evidence `json:"evidence,omitempty"` // from the last enrolment
 }
 
+// Editable is what a person can change of a host, without what the server saw:
+// its ETag is made of this.
+func (h Host) Editable() Host {
+	h.Added, h.LastSeen, h.LastIP, h.Firmware, h.Secure, h.Evidence = time.Time{}, time.Time{}, "", "", false, nil
+	h.Claimed, h.Quarantined, h.PendingMACs, h.KnownDisks, h.NotUnique = false, "", nil, nil, nil
+	return h
+}
+
 // Image describes one version in the image store.
 type Image struct {
 	Name         string    `json:"name"`

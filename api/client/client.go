@@ -24,14 +24,19 @@ import (
 // maxAnswer bounds one JSON answer, in bytes.
 const maxAnswer = 32 << 20
 
-// UnreachableError means that no server answers on the socket.
+// UnreachableError means that no server answers on the socket, or at the
+// address.
 type UnreachableError struct {
-	Socket string
+	Socket string // path, or host:port
+	Remote bool
 	Err    error
 }
 
 // Error names the socket and the cure.
 func (e *UnreachableError) Error() string {
+	if e.Remote {
+		return fmt.Sprintf("reach the server at %s: %v; is `labswarm serve` running there with --admin-listen, and does a firewall let you through?", e.Socket, e.Err)
+	}
 	return fmt.Sprintf("reach the server at %s: %v; is `labswarm serve` running with this --state-dir, and may this user open the socket?", e.Socket, e.Err)
 }
 
@@ -41,6 +46,8 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 // Client is used from any goroutine. Make it with New.
 type Client struct {
 	socket string
+	base   string       // of URLs
+	token  string       // "" = the socket, which needs none
 	short  *http.Client // with a time limit
 	stream *http.Client // without: event streams
 }
@@ -57,6 +64,7 @@ func New(socket string) *Client {
 	}
 	return &Client{
 		socket: socket,
+		base:   "http://labswarm",
 		short:  &http.Client{Transport: tr, Timeout: 30 * time.Second},
 		stream: &http.Client{Transport: tr},
 	}
@@ -65,7 +73,7 @@ func New(socket string) *Client {
 // Close drops idle connections.
 func (c *Client) Close() { c.short.CloseIdleConnections() }
 
-// Socket returns the path of the admin socket.
+// Socket returns the path of the admin socket, or the server's host:port.
 func (c *Client) Socket() string { return c.socket }
 
 // Server returns what the server says of itself.
@@ -190,7 +198,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	case err != nil && ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		return &UnreachableError{Socket: c.socket, Err: err}
+		return c.away(err)
 	case len(raw) > maxAnswer:
 		return fmt.Errorf("read answer of %s %s: more than %d bytes", method, path, maxAnswer)
 	}
@@ -207,22 +215,37 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 }
 
 func (c *Client) send(ctx context.Context, hc *http.Client, method, path string, body []byte, key string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://labswarm"+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("make request %s: %w", path, err)
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if method != http.MethodGet {
 		req.Header.Set("Idempotency-Key", key)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	res, err := hc.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, &UnreachableError{Socket: c.socket, Err: cause(err)}
+		return nil, c.away(cause(err))
 	}
 	return res, nil
+}
+
+// away is an error of the connection. A wrong key is no absence: waiting does
+// not help.
+func (c *Client) away(err error) error {
+	var wrong *WrongKeyError
+	if errors.As(err, &wrong) {
+		return wrong
+	}
+	return &UnreachableError{Socket: c.socket, Remote: c.token != "", Err: err}
 }
 
 // cause drops net/http's prefix, which repeats a made-up URL.

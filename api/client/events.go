@@ -56,14 +56,14 @@ func (c *Client) Events(ctx context.Context, since uint64, onLog func(api.Event)
 		raw, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10)) // best effort: the status says enough
 		return problem(res, raw)
 	}
-	watchdog := time.AfterFunc(silence, func() { cancel(&UnreachableError{Socket: c.socket, Err: errSilent}) })
+	watchdog := time.AfterFunc(silence, func() { cancel(c.away(errSilent)) })
 	defer watchdog.Stop()
 	broken, err := readEvents(res.Body, func() { watchdog.Reset(silence) }, onLog, onTick)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case broken:
-		return &UnreachableError{Socket: c.socket, Err: err}
+		return c.away(err)
 	}
 	return err
 }
@@ -127,9 +127,17 @@ func dispatch(kind string, data []byte, onLog func(api.Event), onTick func(api.T
 	return nil
 }
 
+// final reports whether waiting does not help: a wrong key, or a token that was
+// revoked.
+func final(err error) bool {
+	var wrong *WrongKeyError
+	var p *api.Problem
+	return errors.As(err, &wrong) || (errors.As(err, &p) && (p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden))
+}
+
 // Follow keeps a stream open: it reconnects with a pause of 0.5 to 10 s and
 // goes on after the last log event seen. onLost, which may be nil, hears why a
-// stream ended. It returns when ctx ends.
+// stream ended. It returns when ctx ends, or when the server refuses the caller.
 func (c *Client) Follow(ctx context.Context, since uint64, onLog func(api.Event), onTick func(api.Tick), onLost func(error)) error {
 	pause := 500 * time.Millisecond
 	for {
@@ -152,6 +160,9 @@ func (c *Client) Follow(ctx context.Context, since uint64, onLog func(api.Event)
 		}
 		if onLost != nil {
 			onLost(err)
+		}
+		if final(err) {
+			return err
 		}
 		select {
 		case <-ctx.Done():

@@ -58,6 +58,8 @@ var table = []rule{
 	{"server/job/...", []string{"api/...", "images/manifest", "server/inventory/...", "internal/units"}},
 	{"server/decide", []string{"api/...", "server/job", "server/inventory/..."}},
 	{"server/store/...", []string{"api/...", "server/store/..."}},
+	{"server/access", []string{"api", "server/store"}},
+	{"server/httpapi", []string{"api/...", "server/access", "server/decide", "server/job", "server/inventory/...", "server/event", "server/config", "server/store", "internal/units", "internal/version"}}, // access stands before every admin route
 	{"server/seeder", []string{"api/...", "swarm/...", "images/...", "internal/units"}},
 	{"server/relay", []string{"api", "swarm/...", "images/...", "internal/units", "internal/version"}}, // runs on another machine: nothing of the server's
 	{"server/netboot/...", []string{"api/...", "server/decide", "server/inventory/...", "server/netboot/..."}},

@@ -43,6 +43,10 @@ type Config struct {
 	ScrubEvery time.Duration // between two scrubs of an image version, 0 = never
 	ScrubBps   int64         // bytes per second a scrub reads, 0 = no limit
 
+	AdminListen string            // ADDR:PORT of the admin API over TLS with tokens; "" = the socket only
+	SocketGroup string            // group that may open the admin socket; "" = that of the state folder's owner
+	AdminRoles  map[string]string // what a group may do over the socket: viewer, operator, admin
+
 	// Ports, 0 = the documented ones. Others are for tests.
 	AgentPort, PeerPort, TrackerPort            int
 	DHCPPort, ProxyPort, TFTPPort, BootHTTPPort int
@@ -130,6 +134,7 @@ func (c *Config) Fill() error {
 	if c.SeedMbps < 0 {
 		bad("--seed-mbps %d: use the link's speed in Mb/s, or 0 to ask the kernel", c.SeedMbps)
 	}
+	c.checkAdmin(bad)
 	for _, p := range []int{c.AgentPort, c.PeerPort, c.TrackerPort, c.DHCPPort, c.ProxyPort, c.TFTPPort, c.BootHTTPPort} {
 		if p < 0 || p > 65535 {
 			bad("port %d is out of range", p)

@@ -9,6 +9,7 @@ import (
 	"labswarm/api"
 	"labswarm/api/order"
 	"labswarm/internal/version"
+	"labswarm/server/access"
 	"labswarm/server/daemon/control"
 	"labswarm/server/daemon/keeper"
 	"labswarm/server/report"
@@ -18,6 +19,7 @@ import (
 type adminService struct {
 	*control.Engine
 	*keeper.Keeper
+	*access.Book
 	s *server
 }
 

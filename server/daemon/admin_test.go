@@ -20,7 +20,7 @@ import (
 	"labswarm/server/store"
 )
 
-// raw sends one request over the socket.
+// raw sends one request over the socket. key "" = a new one, "-" = none.
 func (s *site) raw(method, path, key, body string) (int, []byte) {
 	s.t.Helper()
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -31,7 +31,10 @@ func (s *site) raw(method, path, key, body string) (int, []byte) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if key != "" {
+	if key == "" {
+		key = rand16(s.t)
+	}
+	if key != "-" {
 		req.Header.Set("Idempotency-Key", key)
 	}
 	res, err := tr.RoundTrip(req)
@@ -108,7 +111,7 @@ func TestAdminJobRules(t *testing.T) {
 	create(`{"image":"tiny","hosts":["a1","b7"],"confirm":"tiny"}`, 404, api.CodeNotFound)
 	create(`{"image":"tiny","room":"r1","confirm":"r1","after":"dance"}`, 422, api.CodeUsage)
 	create(`{"image":"tiny","room":"r1","confirm":"r1","expires_in_s":99999999}`, 422, api.CodeUsage)
-	s.problem("POST", api.RouteJobs, "", `{"image":"tiny","room":"r1","confirm":"r1"}`, 400, api.CodeUsage) // no key
+	s.problem("POST", api.RouteJobs, "-", `{"image":"tiny","room":"r1","confirm":"r1"}`, 400, api.CodeUsage) // no key
 
 	plan, err := s.cli.PlanJob(t.Context(), api.JobCreate{Image: "tiny", Room: "r1"})
 	if err != nil || len(plan.Hosts) != 2 || plan.Hosts[0].Verdict != "go" || plan.Version == "" || plan.Bytes == 0 {

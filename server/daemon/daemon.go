@@ -6,6 +6,7 @@ package daemon
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"labswarm/api/order"
 	"labswarm/images/library"
 	"labswarm/internal/version"
+	"labswarm/server/access"
 	"labswarm/server/config"
 	"labswarm/server/daemon/captures"
 	"labswarm/server/daemon/control"
@@ -93,6 +95,7 @@ type server struct {
 	keys     *config.Keys
 	ip       netip.Addr
 	store    *store.Bolt
+	book     *access.Book
 	engine   *control.Engine
 	relays   *relays.Book
 	keeper   *keeper.Keeper
@@ -108,6 +111,9 @@ type server struct {
 	beside   bool          // tests: agents run on the server's own machine
 
 	agents, admin, plain net.Listener
+	adminTLS             net.Listener // nil = no --admin-listen
+	adminCert            tls.Certificate
+	peers                access.Peers
 	seedPort             uint16
 	closers              []func() error
 }
@@ -237,13 +243,16 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if s.beside {
 		self = inventory.Self{}
 	}
-	s.engine, err = control.New(ctx, control.Config{Store: s.store, Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
+	if s.book, err = access.Open(ctx, s.store, s.log.With("part", "admin")); err != nil {
+		return err
+	}
+	s.engine, err = control.New(ctx, control.Config{Store: s.book.Store(), Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
 		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
 		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet, Lab: s.lab, CanEnrol: s.canEnrol, NameTaken: s.nameTaken})
 	if err != nil {
 		return err
 	}
-	s.keeper, err = keeper.New(ctx, keeper.Config{Store: s.store, Library: lib, Log: s.log.With("part", "images"), Serving: sw.serving, Busy: s.busy,
+	s.keeper, err = keeper.New(ctx, keeper.Config{Store: s.book.Store(), Library: lib, Log: s.log.With("part", "images"), Serving: sw.serving, Busy: s.busy,
 		Ring: s.engine.Bell().Ring, Every: s.cfg.ScrubEvery, Rate: s.cfg.ScrubBps, Look: s.look})
 	if err != nil {
 		return err
@@ -251,7 +260,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if s.agents, err = s.listen(ctx, s.cfg.AgentPort); err != nil {
 		return err
 	}
-	s.relays, err = relays.New(ctx, relays.Config{Store: s.store, Images: imgs, Swarms: sw, Jobs: s.engine, Log: s.log.With("part", "relays"),
+	s.relays, err = relays.New(ctx, relays.Config{Store: s.book.Store(), Images: imgs, Swarms: sw, Jobs: s.engine, Log: s.log.With("part", "relays"),
 		ImageKeys: [][]byte{s.keys.ImagePublic()}, ServerKey: s.keys.ServerPublic(), Server: s.agents.Addr().String()})
 	if err != nil {
 		return err
@@ -295,7 +304,8 @@ func (s *server) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	agents := httpapi.NewAgent(s.engine, cert, s.log.With("part", "agents"))
 	agents.AddRelays(s.relays)
-	admin := httpapi.NewAdmin(adminService{s.engine, s.keeper, s}, s.log.With("part", "admin"))
+	admin := httpapi.NewAdmin(adminService{s.engine, s.keeper, s.book, s}, s.log.With("part", "admin"))
+	admin.Use(s.book, s.peers)
 	parts := map[string]func(context.Context) error{
 		"jobs":    s.engine.Run,
 		"seed":    s.seeder.Run,
@@ -305,6 +315,7 @@ func (s *server) run(ctx context.Context) error {
 		"agents":  func(ctx context.Context) error { return agents.Serve(ctx, s.agents) },
 		"admin":   func(ctx context.Context) error { return admin.Serve(ctx, s.admin) },
 		"plain":   s.servePlain,
+		"remote":  func(ctx context.Context) error { return s.serveRemote(ctx, admin) },
 	}
 	if s.boot != nil { // tests without root leave it out
 		parts["netboot"] = s.boot.Run

@@ -37,12 +37,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // site is a state folder with one image, and the server that runs on it. All
 // parts are the real ones; only netboot is left out, because it needs root.
 type site struct {
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	image string
 	disk  []byte // the image's source disk
 
 	codec  string        // of imports, "" = the usual
+	admin  string        // --admin-listen at the next start
 	plain  bool          // --plain-peers at the next start
 	rate   int64         // --seed-rate at the next start, bytes per second
 	quiet  time.Duration // patience with agents of the next start, 0 = the usual
@@ -57,7 +58,7 @@ type site struct {
 
 // newSite imports a small MBR disk whose one partition nobody can read, so
 // that every byte of it counts, and starts the server.
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lsw") //nolint:usetesting // short: a socket path has 107 bytes
 	if err != nil {
@@ -111,6 +112,7 @@ func (s *site) start() {
 	cfg := config.Default()
 	cfg.StateDir, cfg.Interface = s.dir, "lo"
 	cfg.AgentPort, cfg.PeerPort, cfg.TrackerPort, cfg.PlainPeers, cfg.SeedRateBps = 0, 0, 0, s.plain, s.rate
+	cfg.AdminListen = s.admin
 	if s.srv != nil { // a restarted server has its old ports
 		cfg.AgentPort, cfg.PeerPort = s.srv.cfg.AgentPort, s.srv.cfg.PeerPort
 	}
@@ -233,7 +235,7 @@ func newAgent(s *site, h api.Host) *agent {
 	return a
 }
 
-func ed25519Key(t *testing.T) crypto.Signer {
+func ed25519Key(t testing.TB) crypto.Signer {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -242,7 +244,7 @@ func ed25519Key(t *testing.T) crypto.Signer {
 	return key
 }
 
-func clientCert(t *testing.T, key crypto.Signer) tls.Certificate {
+func clientCert(t testing.TB, key crypto.Signer) tls.Certificate {
 	t.Helper()
 	tpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1, 0)} // long expired
 	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, key.Public(), key)
@@ -257,7 +259,7 @@ func sha256Hex(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func rand16(t *testing.T) string {
+func rand16(t testing.TB) string {
 	t.Helper()
 	var b [16]byte
 	if _, err := rand.Read(b[:]); err != nil {

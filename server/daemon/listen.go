@@ -143,7 +143,10 @@ func (s *server) openAdmin(ctx context.Context) error {
 	if err := os.Chmod(path, 0o660); err != nil {
 		return fmt.Errorf("protect admin socket: %w", err)
 	}
-	return nil
+	if err := s.shareSocket(path); err != nil {
+		return err
+	}
+	return s.openRemote(ctx)
 }
 
 // certificate is self-signed over the server key: agents compare the key and

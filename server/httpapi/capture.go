@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"labswarm/api"
+	"labswarm/server/access"
 )
 
 // Limits of the capture routes.
@@ -130,11 +131,15 @@ func (a *Admin) capture(w http.ResponseWriter, r *http.Request) error {
 	return created(w, j)
 }
 
-// idemKey is the request's Idempotency-Key, which those that make something need.
+// idemKey is the request's Idempotency-Key for handlers that store it with
+// their effect: the caller's own, so that nobody meets another's.
 func idemKey(r *http.Request, what string) (string, error) {
+	if c := access.From(r.Context()); c != nil && c.Key() != "" {
+		return c.Key(), nil
+	}
 	key := r.Header.Get("Idempotency-Key")
-	if key == "" || len(key) > maxKey {
-		return "", fail(http.StatusBadRequest, api.CodeUsage, "%s needs an Idempotency-Key header of 1 to %d characters, so that a repeated request makes no second job", what, maxKey)
+	if key == "" || len(key) > access.MaxKey {
+		return "", fail(http.StatusBadRequest, api.CodeUsage, "%s needs an Idempotency-Key header of 1 to %d characters, so that a repeated request makes no second job", what, access.MaxKey)
 	}
 	return key, nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -42,6 +43,7 @@ func (a *Admin) events(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	s.lag = a.lag
 	tick, alive := time.NewTicker(tickEvery), time.NewTicker(keepAlive)
 	defer tick.Stop()
 	defer alive.Stop()
@@ -60,6 +62,9 @@ func (a *Admin) events(w http.ResponseWriter, r *http.Request) error {
 		case <-alive.C:
 			err = s.comment("alive")
 		}
+	}
+	if errors.Is(err, errLagged) {
+		s.cut()
 	}
 	a.log.Debug("event stream ended", "err", err)
 	return nil

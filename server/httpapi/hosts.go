@@ -34,7 +34,7 @@ func (a *Admin) host(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer(w, h)
+	return tagged(w, h, h.Editable())
 }
 
 func (a *Admin) putHost(w http.ResponseWriter, r *http.Request) error {
@@ -46,7 +46,7 @@ func (a *Admin) putHost(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer(w, out)
+	return tagged(w, out, out.Editable())
 }
 
 func (a *Admin) removeHost(w http.ResponseWriter, r *http.Request) error {

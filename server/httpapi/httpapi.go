@@ -22,6 +22,7 @@ import (
 
 const (
 	writeLimit = 10 * time.Second // one write to one client
+	lagLimit   = 3 * time.Second  // one write to a reader that keeps up
 	keepAlive  = 15 * time.Second // SSE comment
 )
 
@@ -69,6 +70,10 @@ func problem(w http.ResponseWriter, err error) {
 	if !errors.As(err, &p) {
 		p = &api.Problem{Status: http.StatusInternalServerError, Title: "internal error", Code: api.CodeInternal, Detail: err.Error()}
 	}
+	if id := w.Header().Get(requestID); id != "" {
+		named := *p
+		named.RequestID, p = id, &named
+	}
 	raw, merr := json.Marshal(p)
 	if merr != nil {
 		raw = []byte(`{"status":500,"code":"internal"}`)
@@ -102,13 +107,9 @@ func answerStatus(w http.ResponseWriter, status int, v any) error {
 // decode reads exactly one JSON object of at most limit bytes. Unknown names
 // are refused: a field we ignore might be the one that limits the damage.
 func decode(w http.ResponseWriter, r *http.Request, limit int64, into any) error {
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	var big *http.MaxBytesError
-	switch {
-	case errors.As(err, &big):
-		return fail(http.StatusRequestEntityTooLarge, api.CodeUsage, "the request has more than %d bytes", limit)
-	case err != nil:
-		return fail(http.StatusBadRequest, api.CodeUsage, "read request: %v", err)
+	raw, err := readBody(w, r, limit)
+	if err != nil {
+		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
@@ -121,15 +122,29 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, into any) error
 	return nil
 }
 
+// readBody reads a request's body of at most limit bytes.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var big *http.MaxBytesError
+	switch {
+	case errors.As(err, &big):
+		return nil, fail(http.StatusRequestEntityTooLarge, api.CodeUsage, "the request has more than %d bytes", limit)
+	case err != nil:
+		return nil, fail(http.StatusBadRequest, api.CodeUsage, "read request: %v", err)
+	}
+	return raw, nil
+}
+
 // stream is one SSE connection. Each write has its own deadline: a reader that
 // is slower is cut and comes back with the number it has seen.
 type stream struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
+	w   http.ResponseWriter
+	rc  *http.ResponseController
+	lag time.Duration // a write that takes longer is too slow
 }
 
 func newStream(w http.ResponseWriter) (*stream, error) {
-	s := &stream{w: w, rc: http.NewResponseController(w)}
+	s := &stream{w: w, rc: http.NewResponseController(w), lag: writeLimit}
 	// The read limit of the request must not end the stream.
 	if err := s.rc.SetReadDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("open event stream: %w", err)
@@ -144,10 +159,28 @@ func (s *stream) raw(text string) error {
 	if err := s.rc.SetWriteDeadline(time.Now().Add(writeLimit)); err != nil {
 		return fmt.Errorf("write event: %w", err)
 	}
+	begun := time.Now()
 	if _, err := io.WriteString(s.w, text); err != nil {
 		return fmt.Errorf("write event: %w", err)
 	}
-	return s.rc.Flush()
+	if err := s.rc.Flush(); err != nil {
+		return fmt.Errorf("write event: %w", err)
+	}
+	if time.Since(begun) > s.lag {
+		return errLagged
+	}
+	return nil
+}
+
+// errLagged says that a reader took too long to read one event.
+var errLagged = errors.New("the reader does not keep up")
+
+// cut tells a reader that it was too slow, if it still reads, and that it may
+// come back with the number it has seen.
+func (s *stream) cut() {
+	_ = s.rc.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = io.WriteString(s.w, "event: lagged\ndata: {}\n\n") // best effort: the connection ends here
+	_ = s.rc.Flush()
 }
 
 func (s *stream) comment(text string) error { return s.raw(": " + text + "\n\n") }

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"labswarm/api"
+	"labswarm/server/access"
 	"labswarm/server/daemon/control"
 	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
@@ -75,6 +76,7 @@ func book(t testing.TB, e *control.Engine) (*relays.Book, string) {
 type admin struct {
 	*control.Engine
 	httpapi.ImageService // no test asks it
+	httpapi.AccessService
 }
 
 func (admin) Server(context.Context) (api.ServerInfo, error) { return api.ServerInfo{}, nil }
@@ -85,13 +87,18 @@ func (admin) AddRelay(context.Context, string) (api.RelayToken, error) {
 }
 func (admin) RemoveRelay(context.Context, string) error { return nil }
 
-func engine(t testing.TB) *control.Engine {
+// root may do everything.
+var root = access.Caller{Who: "the test", Role: api.RoleAdmin, Socket: true}
+
+func engine(t testing.TB) *control.Engine { return engineOn(t, store.NewMem()) }
+
+func engineOn(t testing.TB, s store.Store) *control.Engine {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := control.New(context.Background(), control.Config{Store: store.NewMem(), Key: key, Images: noImages{}, Swarms: noSwarms{},
+	e, err := control.New(context.Background(), control.Config{Store: s, Key: key, Images: noImages{}, Swarms: noSwarms{},
 		StateDir: t.TempDir(), SnapshotDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +154,7 @@ func FuzzRequests(f *testing.F) {
 	relayBook, token := book(f, e)
 	listener.AddRelays(relayBook)
 	agents := listener.Handler()
-	admins := httpapi.NewAdmin(admin{e, nil}, log).Handler()
+	admins := httpapi.NewAdmin(admin{e, nil, nil}, log).Handler(root)
 	state := clientState(f)
 	f.Fuzz(func(t *testing.T, route int, body []byte) {
 		if route < 0 || route >= len(routes) {
@@ -187,7 +194,7 @@ func TestRoutesAreDisjoint(t *testing.T) {
 	relayBook, _ := book(t, e)
 	listener.AddRelays(relayBook)
 	agents := listener.Handler()
-	admins := httpapi.NewAdmin(admin{e, nil}, log).Handler()
+	admins := httpapi.NewAdmin(admin{e, nil, nil}, log).Handler(root)
 	state := clientState(t)
 	try := func(h http.Handler, method, route string) int {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"labswarm/api"
+	"labswarm/server/access"
 )
 
 // JobService makes, shows and ends jobs.
@@ -25,11 +26,11 @@ func (a *Admin) jobRoutes() []Route {
 	one := api.RouteJobs + "/{id}"
 	return []Route{
 		{Method: "GET", Path: api.RouteJobs, Summary: "all jobs, the newest first, without timelines", Out: []api.Job{}, h: get(a.svc.Jobs)},
-		{Method: "POST", Path: api.RouteJobs, Role: api.RoleOperator, Summary: "make a job, or its dry run", In: api.JobCreate{}, Out: api.Job{}, h: a.createJob},
+		{Method: "POST", Path: api.RouteJobs, Role: api.RoleOperator, Summary: "make a job, or its dry run", In: api.JobCreate{}, Out: api.Job{}, Or: api.JobPlan{}, rooms: a.roomsOfWish, asks: isDryRun, rerun: true, h: a.createJob},
 		{Method: "GET", Path: one, Summary: "one job with its slots", Out: api.Job{}, h: a.job},
-		{Method: "POST", Path: one + "/cancel", Role: api.RoleOperator, Summary: "end a job; PCs that are being written go on", Out: api.Job{}, h: a.cancelJob},
+		{Method: "POST", Path: one + "/cancel", Role: api.RoleOperator, Summary: "end a job; PCs that are being written go on", Out: api.Job{}, rooms: a.roomsOfJob, h: a.cancelJob},
 		{Method: "GET", Path: one + "/report", Summary: "the run report", h: a.report},
-		{Method: "POST", Path: api.RouteImages + "/{name}/capture", Role: api.RoleAdmin, Summary: "read a PC's disk as a new image version", In: api.CaptureCreate{}, Out: api.Job{}, h: a.capture},
+		{Method: "POST", Path: api.RouteImages + "/{name}/capture", Role: api.RoleAdmin, Summary: "read a PC's disk as a new image version", In: api.CaptureCreate{}, Out: api.Job{}, rerun: true, h: a.capture},
 	}
 }
 
@@ -70,7 +71,7 @@ func (a *Admin) cancelJob(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	j, err := a.svc.CancelJob(r.Context(), id, "the admin")
+	j, err := a.svc.CancelJob(r.Context(), id, access.Who(r.Context(), "the admin"))
 	if err != nil {
 		return err
 	}

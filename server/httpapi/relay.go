@@ -81,7 +81,7 @@ type RelayAdmin interface {
 func (a *Admin) relayRoutes() []Route {
 	return []Route{
 		{Method: "GET", Path: api.RouteRelays, Summary: "all relays", Out: []api.Relay{}, h: get(a.svc.Relays)},
-		{Method: "POST", Path: api.RouteRelays, Role: api.RoleAdmin, Summary: "make a relay's token", In: api.RelayAdd{}, Out: api.RelayToken{}, h: a.addRelay},
+		{Method: "POST", Path: api.RouteRelays, Role: api.RoleAdmin, Secret: true, Summary: "make a relay's token", In: api.RelayAdd{}, Out: api.RelayToken{}, h: a.addRelay},
 		{Method: "DELETE", Path: api.RouteRelays + "/{name}", Role: api.RoleAdmin, Summary: "strike a relay off", h: a.removeRelay},
 	}
 }

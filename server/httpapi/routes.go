@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"net/http"
 	"slices"
 
 	"labswarm/api"
@@ -16,10 +17,19 @@ type Route struct {
 	Query   []string // names of its query parameters
 	In, Out any      // zero values of the bodies' types, nil = no body
 
-	h handler
+	Or         any  // another form of the answer, nil = none
+	SocketOnly bool // not over the network: keys and rights are given on the server
+	Secret     bool // its answer holds a secret and is not kept for repeated requests
+
+	// rooms says which rooms a request acts in. Without it an operator who is
+	// limited to some rooms is refused.
+	rooms func(r *http.Request, body []byte) ([]string, error)
+	asks  func(body []byte) bool // this body asks only: nothing to log or to keep; nil = it acts
+	rerun bool                   // the handler recognises a repeated Idempotency-Key by idemKey
+	h     handler
 }
 
 // routes lists all of them. Each area keeps its own list beside its handlers.
 func (a *Admin) routes() []Route {
-	return slices.Concat(a.hostRoutes(), a.inventoryRoutes(), a.imageRoutes(), a.jobRoutes(), a.steerRoutes(), a.relayRoutes(), a.eventRoutes())
+	return slices.Concat(a.hostRoutes(), a.inventoryRoutes(), a.imageRoutes(), a.jobRoutes(), a.steerRoutes(), a.relayRoutes(), a.eventRoutes(), a.accessRoutes())
 }

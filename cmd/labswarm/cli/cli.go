@@ -28,6 +28,7 @@ type env struct {
 	quiet    bool
 	noColor  bool
 	keepFree string // --keep-free of image commands
+	remote   remote
 
 	in  *os.File
 	out io.Writer
@@ -74,16 +75,18 @@ Without a command, on a terminal, it opens the console.`,
 	f.BoolVar(&e.json, "json", false, "print JSON")
 	f.BoolVar(&e.quiet, "quiet", false, "no progress")
 	f.BoolVar(&e.noColor, "no-color", false, "no colour (also: NO_COLOR)")
+	e.remote.flags(root)
 	// A closed terminal ends every command tidily, but not the server and the relay.
-	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if cmd.Name() != "serve" && cmd.Name() != "seed" {
 			ctx, cancel := context.WithCancelCause(cmd.Context())
 			onHangup(func() { cancel(errors.New("the terminal was closed")) })
 			cmd.SetContext(ctx)
 		}
+		return e.prepare(cmd)
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newServe(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e), newMan(e))
+	root.AddCommand(newServe(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newToken(e), newAudit(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e), newMan(e))
 	e.completions(root)
 	return root
 }
@@ -109,6 +112,9 @@ func (e *env) console(cmd *cobra.Command) error {
 }
 
 func (e *env) client() *client.Client {
+	if e.remote.client != nil {
+		return client.NewRemote(*e.remote.client)
+	}
 	return client.New(filepath.Join(e.stateDir, "labswarm.sock"))
 }
 

@@ -78,6 +78,7 @@ func exitCode(ctx context.Context, err error) int {
 		problem *api.Problem
 		exit    interface{ ExitCode() int }
 		options *classroom.OptionError
+		wrong   *client.WrongKeyError
 	)
 	switch {
 	case errors.As(err, &code):
@@ -86,6 +87,8 @@ func exitCode(ctx context.Context, err error) int {
 		return ExitUsage
 	case ctx.Err() != nil, errors.Is(err, context.Canceled):
 		return ExitInterrupted
+	case errors.As(err, &wrong):
+		return ExitNotAllowed
 	case errors.As(err, &away):
 		if errors.Is(err, fs.ErrPermission) {
 			return ExitNotAllowed
@@ -111,9 +114,9 @@ func problemCode(p *api.Problem) int {
 		return ExitUsage
 	}
 	switch p.Status {
-	case 403:
+	case 401, 403:
 		return ExitNotAllowed
-	case 409, 423:
+	case 409, 412, 423:
 		return ExitConflict
 	case 400, 422:
 		return ExitUsage

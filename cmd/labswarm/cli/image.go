@@ -27,6 +27,9 @@ func newImage(e *env) *cobra.Command {
 // browse opens the image store for reading. It makes nothing, not even keys: a
 // wrong --state-dir must not leave a trace.
 func (e *env) browse() (*library.Library, error) {
+	if e.remote.client != nil {
+		return nil, e.onServerOnly("this command of the image store")
+	}
 	_, err := os.Stat(filepath.Join(e.stateDir, "keys", "image.key"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return library.Open(filepath.Join(e.stateDir, "images"), nil, nil)
@@ -40,6 +43,9 @@ func (e *env) browse() (*library.Library, error) {
 // library opens the image store of the state folder, and makes it, with the
 // site's keys, when there is none.
 func (e *env) library() (*library.Library, error) {
+	if e.remote.client != nil {
+		return nil, e.onServerOnly("this command of the image store")
+	}
 	keys, err := config.LoadKeys(e.stateDir)
 	if err != nil {
 		return nil, err

@@ -64,6 +64,9 @@ other and are picked up at the next start.`,
 	f.StringVar(&s.keepFree, "keep-free", os.Getenv("LABSWARM_KEEP_FREE"), keepFreeHelp)
 	f.DurationVar(&cfg.ScrubEvery, "scrub-every", cfg.ScrubEvery, "how often each image is read again and compared, at night; 0 = never")
 	f.StringVar(&s.scrubRate, "scrub-rate", "100MiB", "what that reads at most, bytes a second; it waits while a job runs; 0 = no limit")
+	f.StringVar(&cfg.AdminListen, "admin-listen", "", "ADDRESS:PORT on which other machines may use the admin API, with TLS and tokens (labswarm token add); empty = the socket only")
+	f.StringVar(&cfg.SocketGroup, "socket-group", "", "group whose members may open the admin socket")
+	f.StringToStringVar(&cfg.AdminRoles, "admin-roles", nil, "what groups may do over the socket, for example tutors=viewer,labstaff=operator; default: --socket-group may do all")
 	f.BoolVar(&s.debug, "debug", false, "log every step")
 	return cmd
 }

@@ -22,6 +22,7 @@ import (
 // a job that the test moves.
 type desk struct {
 	httpapi.ImageService     // no test asks it
+	httpapi.AccessService    // nor it
 	httpapi.InventoryService // no test of this file asks it
 	mu                       sync.Mutex
 	jobs                     []api.Job

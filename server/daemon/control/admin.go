@@ -31,6 +31,9 @@ func (e *Engine) Host(ctx context.Context, name string) (h api.Host, err error) 
 // PutHost adds or changes a host.
 func (e *Engine) PutHost(ctx context.Context, h api.Host) (out api.Host, err error) {
 	err = e.edit(ctx, func(tx store.Tx, now time.Time) (api.Event, error) {
+		if err := unchanged(ctx, tx, h.Name); err != nil {
+			return api.Event{}, err
+		}
 		if err := e.notLive(tx, h.Name, h.MAC); err != nil {
 			return api.Event{}, err
 		}
@@ -60,6 +63,9 @@ func (e *Engine) notLive(tx store.Tx, name, mac string) error {
 // RemoveHost deletes a host.
 func (e *Engine) RemoveHost(ctx context.Context, name string) error {
 	return e.edit(ctx, func(tx store.Tx, _ time.Time) (api.Event, error) {
+		if err := unchanged(ctx, tx, name); err != nil {
+			return api.Event{}, err
+		}
 		if err := e.notLive(tx, name, ""); err != nil {
 			return api.Event{}, err
 		}

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -338,8 +337,8 @@ func randomHex() string {
 	return hex.EncodeToString(b[:])
 }
 
-// session returns the job and slot of a client certificate. Only the newest
-// session of a slot counts.
+// session returns the job and slot of a client certificate, to be read only.
+// Only the newest session of a slot counts.
 func (e *Engine) session(ctx context.Context, cert string) (*job.Job, *job.Slot, error) {
 	e.mu.Lock()
 	k, ok := e.certs[cert]
@@ -352,10 +351,10 @@ func (e *Engine) session(ctx context.Context, cert string) (*job.Job, *job.Slot,
 	var j *job.Job
 	var s *job.Slot
 	err := e.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
-		if j, err = getJob(tx, k.job); err != nil {
+		if j, err = e.decoded.job(tx, k.job); err != nil {
 			return err
 		}
-		s, err = getSlot(tx, k)
+		s, err = e.decoded.slot(tx, k)
 		return err
 	})
 	if err != nil {

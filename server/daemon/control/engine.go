@@ -110,6 +110,7 @@ type Engine struct {
 	cfg     Config
 	keyID   string
 	bell    event.Bell
+	decoded decoded
 	started time.Time
 
 	sightings chan netboot.Sighting
