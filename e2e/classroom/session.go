@@ -163,12 +163,21 @@ func (s *Session) linkBootDir() error {
 			return fmt.Errorf("boot file missing: %w; make it with scripts/bootfiles.sh and `make initramfs`", err)
 		}
 	}
+	delete(link, "initrd-enrol.img") // that of real PCs; the classroom's own needs `make initramfs`
+	if enrol := filepath.Join(s.BootDir, set, "initrd-enrol.img"); exists(enrol) {
+		link["initrd-enrol.img"] = enrol
+	}
 	for name, target := range link {
 		if err := os.Symlink(target, filepath.Join(s.bootDir, name)); err != nil {
 			return fmt.Errorf("make boot folder: %w", err)
 		}
 	}
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func (s *Session) importImage(ctx context.Context) error {
