@@ -128,8 +128,10 @@ func (e *env) scrubOne(ctx context.Context, lib *library.Library, v library.Vers
 	p := e.progress()
 	o := library.ScrubOptions{
 		Rate: bps, Pause: e.whileJobs(), Progress: func(l library.Progress) { p.update(l.Phase, l.Done, l.Total, l.Rate) },
-		Damaged: func(ctx context.Context, r library.Result) error { return e.tellDamage(ctx, lib, v.Name, v.Version, v.Digest, r) },
-		Fetch:   e.fetchCells(lib, v.Digest),
+		Damaged: func(ctx context.Context, r library.Result) error {
+			return e.tellDamage(ctx, lib, v.Name, v.Version, v.Digest, r)
+		},
+		Fetch: e.fetchCells(lib, v.Digest),
 	}
 	if now {
 		o.Pause = nil

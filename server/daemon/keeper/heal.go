@@ -139,6 +139,14 @@ func (k *Keeper) restoredOf(v *library.Version, cells []int64) {
 	k.cfg.Restored(v.InfoHash(), pieces)
 }
 
+// damageTold has heals look at once.
+func (k *Keeper) damageTold() {
+	select {
+	case k.hurt <- struct{}{}:
+	default:
+	}
+}
+
 // try is a version that somebody was asked about.
 type try struct {
 	who string
@@ -155,6 +163,7 @@ func (k *Keeper) heals(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		case <-k.hurt:
 		}
 		var sick []versions.Record
 		err := k.cfg.Store.View(ctx, func(tx store.Tx) error {

@@ -45,6 +45,7 @@ type Keeper struct {
 	cfg      Config
 	suspects chan suspect
 	fetching chan struct{} // a token: one Fetch at a time
+	hurt     chan struct{} // damage was told: look for somebody who can heal it
 }
 
 // New returns a Keeper. What an interrupted removal left undone is finished first.
@@ -67,7 +68,7 @@ func New(ctx context.Context, cfg Config) (*Keeper, error) {
 	if cfg.Look == 0 {
 		cfg.Look = time.Minute
 	}
-	k := &Keeper{cfg: cfg, suspects: make(chan suspect, 64), fetching: make(chan struct{}, 1)}
+	k := &Keeper{cfg: cfg, suspects: make(chan suspect, 64), fetching: make(chan struct{}, 1), hurt: make(chan struct{}, 1)}
 	return k, k.finish(ctx)
 }
 

@@ -64,6 +64,7 @@ func (k *Keeper) takeSuspects(ctx context.Context) {
 				return damaged(s.name, s.version, s.why), nil
 			})
 			k.report(err, s.name, s.version)
+			k.damageTold()
 		}
 	}
 }
@@ -214,7 +215,11 @@ func (k *Keeper) CheckedImage(ctx context.Context, c api.ImageCheck) error {
 		}
 		return api.Event{Level: "info", Code: "image_checked", Text: fmt.Sprintf("image %s/%s: %s", c.Name, c.Version, c.Outcome)}, nil
 	})
-	if err == nil && c.Quarantine == "" && len(were) > 0 {
+	switch {
+	case err != nil:
+	case c.Quarantine != "":
+		k.damageTold()
+	case len(were) > 0:
 		err = k.restored(c.Name, c.Version, were)
 	}
 	return err
