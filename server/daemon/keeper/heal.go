@@ -18,6 +18,7 @@ import (
 const (
 	healLook  = 5 * time.Second  // between two looks for somebody who holds damaged cells
 	healAgain = time.Minute      // until the same ones are asked again
+	healYield = time.Minute      // in which who has found the damage repairs it alone
 	healTime  = 20 * time.Second // of one HealImage: clients wait for 30 s
 	cutShort  = time.Hour        // after which a check that has found damage, and says nothing more, counts as cut short
 	maxBad    = 10_000           // cells that are kept by number; a scrub finds the others
@@ -94,6 +95,11 @@ func (k *Keeper) mend(ctx context.Context, name, version string, cells []int64) 
 			err = cerr
 		}
 	}()
+	for _, c := range cells {
+		if grid := v.Manifest().GridCells(); c < 0 || c >= grid {
+			return h, refuse(http.StatusUnprocessableEntity, api.CodeUsage, "repair cell %d of %s/%s: it has %d", c, name, version, grid)
+		}
+	}
 	bad, err := v.Damaged(cells)
 	if err != nil {
 		return h, err
