@@ -167,6 +167,13 @@ bench-swarm: ## ours beside other programs in shaped namespaces (root), 25 minut
 bench-engine: ## 1 -> 1 and 1 -> 3 unshaped, plain, TLS, compressed (root): BENCH_ENGINE="--pprof DIR engine" for CPU profiles
 	go run ./e2e/swarmbench --out $(BUILD)/bench/engine.json $(BENCH_ENGINE)
 
+BENCH_IMAGES ?=
+
+.PHONY: bench-images
+bench-images: ## import, verify beside dd and hashing, used map, memory, one minute (root for loop devices): BENCH_IMAGES="--mib 2048"
+	@mkdir -p $(BUILD)/bench
+	go run ./e2e/imagebench --tmp $(BUILD)/bench --out $(BUILD)/bench/images.json $(BENCH_IMAGES)
+
 SIM ?=
 
 .PHONY: sim

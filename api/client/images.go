@@ -32,3 +32,8 @@ func (c *Client) PinImage(ctx context.Context, req api.ImagePin) error {
 func (c *Client) CheckedImage(ctx context.Context, check api.ImageCheck) error {
 	return c.call(ctx, http.MethodPost, api.RouteImageChecked, check, nil)
 }
+
+// HealImage has damaged cells made right again, as far as somebody holds them.
+func (c *Client) HealImage(ctx context.Context, req api.ImageHeal) (h api.ImageHealed, err error) {
+	return h, c.call(ctx, http.MethodPost, api.RouteImageHeal, req, &h)
+}

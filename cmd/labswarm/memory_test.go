@@ -12,10 +12,10 @@ import (
 	"labswarm/internal/testreq"
 )
 
-// importMemory is what an import may take at most, in KiB, whatever the size of the disk.
-const importMemory = 200 << 10
+// imageMemory is what an import or a verification may take at most, in KiB, whatever the size of the disk.
+const imageMemory = 200 << 10
 
-// TestMemoryOfImport imports a sparse disk of 256 GiB, raw and unpacked from qcow2, and looks at the program's peak, which
+// TestMemoryOfImport imports a sparse disk of 256 GiB, raw and unpacked from qcow2, verifies it, and looks at the program's peak, which
 // Linux never gives lower than that of the process that started it: an upper bound.
 func TestMemoryOfImport(t *testing.T) {
 	k := fixture.New(t, testreq.Tool)
@@ -27,15 +27,17 @@ func TestMemoryOfImport(t *testing.T) {
 	k.Run("qemu-utils", "", "qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, qcow)
 	state := t.TempDir()
 	for name, file := range map[string]string{"raw": disk, "qcow2": qcow} {
-		cmd := exec.CommandContext(t.Context(), "labswarm", "--quiet", "--state-dir", filepath.Join(state, name), "image", "import", name, file)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("import %s: %v\n%s", name, err, out)
+		for _, args := range [][]string{{"import", name, file}, {"verify", name}} {
+			cmd := exec.CommandContext(t.Context(), "labswarm", append([]string{"--quiet", "--state-dir", filepath.Join(state, name), "image"}, args...)...)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%s %s: %v\n%s", args[0], name, err, out)
+			}
+			usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+			if !ok || usage.Maxrss == 0 || usage.Maxrss > imageMemory {
+				t.Errorf("%s: %s took %d KiB; want at most %d", name, args[0], usage.Maxrss, imageMemory)
+			}
+			t.Logf("%s of %s: %d KiB", args[0], name, usage.Maxrss)
 		}
-		usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-		if !ok || usage.Maxrss == 0 || usage.Maxrss > importMemory {
-			t.Errorf("%s: the import took %d KiB; want at most %d", name, usage.Maxrss, importMemory)
-		}
-		t.Logf("%s: %d KiB", name, usage.Maxrss)
 	}
 	if st, err := os.Stat(disk); err != nil || st.Size() != size {
 		t.Error(st, err)

@@ -17,6 +17,7 @@ type ScrubOptions struct {
 	Pause func(context.Context) error
 	// Damaged is called when cells are damaged, before anything is written: from then on no job may use the version.
 	Damaged  func(context.Context, Result) error
+	Fetch    Fetch // nil = nobody is asked for what is damaged in both forms
 	Progress func(Progress)
 }
 
@@ -27,22 +28,33 @@ type Scrubbed struct {
 	Result Result   // after it
 	Cells  int      // cells made again from their compressed form
 	Frames int      // compressed cells made again from the cells
+	// Fetched are the cells that others gave back.
+	Fetched Fetched
 	// Note says why something was not made again; nil when all was.
 	Note error
 }
+
+// Advice is what a person can do about cells that nobody could give back.
+const Advice = "start a relay that holds the image and scrub again, import the disk again with --force=" + ForceUnchanged + ", or an export of it, or use another version"
 
 // Text is the outcome in one line.
 func (s Scrubbed) Text() string {
 	t := fmt.Sprintf("%d data cells and %d zero cells are right", s.Result.DataCells, s.Result.ZeroCells)
 	if n := len(s.Result.Bad); n > 0 {
-		t = fmt.Sprintf("%d cells are damaged, the first is cell %d, and so is their compressed form: import the disk again with --force=%s, or use another version",
-			n, s.Result.Bad[0].Cell, ForceUnchanged)
+		t = fmt.Sprintf("%d cells are damaged, the first is cell %d, and so is their compressed form",
+			n, s.Result.Bad[0].Cell)
 	}
 	if s.Cells+s.Frames > 0 {
 		t += fmt.Sprintf("; %d cells and %d compressed ones were made again", s.Cells, s.Frames)
 	}
 	if !s.Result.FramesOK() {
 		t += fmt.Sprintf("; %d compressed cells are damaged or missing, they travel uncompressed", s.Result.missingFrames())
+	}
+	if f := s.Fetched.Text(); f != "" {
+		t += "; " + f
+	}
+	if len(s.Result.Bad) > 0 {
+		t += "; " + Advice
 	}
 	if s.Note != nil {
 		t += fmt.Sprintf(" (%v)", s.Note)
@@ -81,16 +93,18 @@ func (l *Library) Scrub(ctx context.Context, name, version string, o ScrubOption
 			return s, err
 		}
 	}
-	if o.Pause != nil {
-		if err := o.Pause(ctx); err != nil {
-			return s, err
-		}
+	// The few damaged cells at once: PCs that hold them are there while a job runs.
+	m, err := l.mendCells(ctx, v, s.Found, o.Fetch)
+	if err == nil && o.Pause != nil {
+		err = o.Pause(ctx)
 	}
-	m, err := l.Mend(ctx, v, s.Found, o.Progress)
+	if err == nil {
+		err = l.mendRest(ctx, v, s.Found, &m, o.Progress)
+	}
 	if err != nil {
 		return s, err
 	}
-	s.Result, s.Cells, s.Frames, s.Note = m.Result, m.Cells, m.Frames, m.Note
+	s.Result, s.Cells, s.Frames, s.Fetched, s.Note = m.Result, m.Cells, m.Frames, m.Fetched, m.Note
 	return s, nil
 }
 
@@ -126,29 +140,52 @@ func (v *Version) dropFrameCache() {
 
 // Mended is what Mend did.
 type Mended struct {
-	Result Result // of verifying again
-	Cells  int    // cells made again
-	Frames int    // compressed cells made again
-	Note   error  // why something could not be written, nil = nothing like that
+	Result  Result  // of verifying again
+	Cells   int     // cells made again
+	Frames  int     // compressed cells made again
+	Fetched Fetched // cells that others gave back
+	Note    error   // why something could not be written, nil = nothing like that
 }
 
-// Mend makes damaged cells again from their compressed form and compressed cells from the cells, as Verify found them, and
-// verifies what came of it.
-func (l *Library) Mend(ctx context.Context, v *Version, found Result, progress func(Progress)) (m Mended, err error) {
-	m.Cells, m.Note = l.RepairCells(ctx, v, found.Bad)
-	if m.Note == nil && m.Cells == len(found.Bad) && !found.FramesOK() {
+// Mend makes damaged cells again from their compressed form and compressed cells from the cells, as Verify found them,
+// has fetch get what is damaged in both (nil = nobody is asked), and verifies what came of it.
+func (l *Library) Mend(ctx context.Context, v *Version, found Result, fetch Fetch, progress func(Progress)) (Mended, error) {
+	m, err := l.mendCells(ctx, v, found, fetch)
+	if err == nil {
+		err = l.mendRest(ctx, v, found, &m, progress)
+	}
+	return m, err
+}
+
+// mendCells is the part of Mend that touches damaged cells only.
+func (l *Library) mendCells(ctx context.Context, v *Version, found Result, fetch Fetch) (m Mended, err error) {
+	m.Cells, m.Fetched, m.Note = l.MendCells(ctx, v, found.Bad, fetch)
+	return m, ctx.Err()
+}
+
+// mendRest is the part of Mend that reads all of the version.
+func (l *Library) mendRest(ctx context.Context, v *Version, found Result, m *Mended, progress func(Progress)) (err error) {
+	cells := make([]int64, len(found.Bad))
+	for i, b := range found.Bad {
+		cells[i] = b.Cell
+	}
+	still, err := v.Damaged(cells)
+	if err != nil {
+		return err
+	}
+	if m.Note == nil && len(still) == 0 && !found.FramesOK() {
 		if m.Note = l.RepairFrames(ctx, v, progress); m.Note == nil {
 			m.Frames = found.missingFrames()
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return m, err
+		return err
 	}
 	again, err := l.Get(v.Name(), v.Version())
 	if err != nil {
-		return m, errors.Join(m.Note, err)
+		return errors.Join(m.Note, err)
 	}
 	defer func() { err = errors.Join(err, again.Close()) }()
 	m.Result, err = again.Verify(ctx, progress)
-	return m, err
+	return err
 }

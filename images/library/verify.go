@@ -33,6 +33,14 @@ type Result struct {
 // OK tells whether no damaged cell was found. Compressed cells do not count: without them the image travels plain.
 func (r Result) OK() bool { return len(r.Bad) == 0 }
 
+// Quarantine says why no job may use the version, "" when it may.
+func (r Result) Quarantine() string {
+	if r.OK() {
+		return ""
+	}
+	return fmt.Sprintf("%d cells are damaged in the store, the first is cell %d", len(r.Bad), r.Bad[0].Cell)
+}
+
 // FramesOK tells whether the compressed cells are as they should be.
 func (r Result) FramesOK() bool { return len(r.BadFrames) == 0 && r.FramesErr == nil }
 

@@ -232,7 +232,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	s.track = tracker.New(s.log.With("part", "tracker"))
 	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), mbps: s.seedMbps, roomMbps: s.cfg.RoomMbps, log: s.log,
 		served: map[[20]byte]*served{}, relays: map[[20]byte][]registry.Seed{}}
-	sw.suspect = func(name, version, why string) { s.keeper.Suspect(name, version, why) }
+	sw.suspect = func(name, version, why string, cells ...int64) { s.keeper.Suspect(name, version, why, cells...) }
 	imgs := newImages(lib)
 	s.captures = captures.New(lib, func(v *library.Version) api.Image {
 		d := v.Digest()
@@ -252,7 +252,9 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if err != nil {
 		return err
 	}
-	s.keeper, err = keeper.New(ctx, keeper.Config{Store: s.book.Store(), Library: lib, Log: s.log.With("part", "images"), Serving: sw.serving, Busy: s.busy,
+	heal := &healer{pass: s.engine.PeerPass, hosts: s.engine.Holders, log: s.log.With("part", "heal"),
+		relays: func(ih [20]byte) []relays.Holder { return s.relays.Holders(ih) }} // the book is made below
+	s.keeper, err = keeper.New(ctx, keeper.Config{Store: s.book.Store(), Fetch: heal.fetch, Sources: heal.names, Restored: s.seeder.Restore, Library: lib, Log: s.log.With("part", "images"), Serving: sw.serving, Busy: s.busy,
 		Ring: s.engine.Bell().Ring, Every: s.cfg.ScrubEvery, Rate: s.cfg.ScrubBps, Look: s.look})
 	if err != nil {
 		return err

@@ -215,6 +215,7 @@ type agent struct {
 	v      *order.Verified
 	o      order.Order
 	digest string
+	port   int // where it serves, as it says
 }
 
 func newAgent(s *site, h api.Host) *agent {
@@ -228,7 +229,7 @@ func newAgent(s *site, h api.Host) *agent {
 			}
 			return nil
 		}}
-	a := &agent{s: s, key: key, host: h, boot: rand16(s.t), nonce: rand16(s.t), http: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}, Timeout: 20 * time.Second}}
+	a := &agent{s: s, key: key, host: h, boot: rand16(s.t), nonce: rand16(s.t), port: 7441, http: &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}, Timeout: 20 * time.Second}}
 	a.ev = api.Evidence{UUID: h.UUID, Serial: "SYS-" + h.Name, NICs: []api.NIC{{Name: "eth0", MAC: h.MAC, Bus: "virtio", Boot: true}}, Firmware: "uefi",
 		Disks: []api.Disk{{Name: "vda", Serial: "DISK-" + h.Name, Model: "Q", Bus: "virtio", Bytes: 8 << 20, Sector: sector}}}
 	s.t.Cleanup(a.http.CloseIdleConnections)
@@ -317,7 +318,7 @@ func (a *agent) refused(method, route string, body any, code string) {
 func (a *agent) enrol() api.EnrolReply {
 	a.s.t.Helper()
 	var rep api.EnrolReply
-	a.ok("POST", api.RouteEnrol, api.EnrolRequest{BootID: a.boot, Nonce: a.nonce, PeerPort: 7441, Version: "test", Evidence: a.ev}, &rep)
+	a.ok("POST", api.RouteEnrol, api.EnrolRequest{BootID: a.boot, Nonce: a.nonce, PeerPort: a.port, Version: "test", Evidence: a.ev}, &rep)
 	return rep
 }
 

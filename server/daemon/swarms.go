@@ -29,7 +29,7 @@ type swarms struct {
 	mbps     func() int     // what the seed can send now, Mb/s, 0 = unknown
 	roomMbps map[string]int // caps of rooms
 	log      *slog.Logger
-	suspect  func(name, version, why string) // told of damaged cells; nil = nobody
+	suspect  func(name, version, why string, cells ...int64) // told of damaged cells; nil = nobody
 
 	mu     sync.Mutex // of what follows, and while a version begins or ends to be served
 	served map[[20]byte]*served
@@ -47,7 +47,7 @@ type served struct {
 type source struct {
 	*library.Version
 	log     *slog.Logger
-	suspect func(name, version, why string)
+	suspect func(name, version, why string, cells ...int64)
 }
 
 func (v source) Pieces() int             { return v.Manifest().Pieces() }
@@ -67,7 +67,7 @@ func (v source) ReadPiece(piece int, buf []byte) error {
 	err := v.Version.ReadPiece(piece, buf)
 	var bad *library.BadCellError
 	if errors.As(err, &bad) && v.suspect != nil {
-		v.suspect(v.Name(), v.Version.Version(), fmt.Sprintf("cell %d is damaged in the store", bad.Cell))
+		v.suspect(v.Name(), v.Version.Version(), fmt.Sprintf("cell %d is damaged in the store", bad.Cell), bad.Cell)
 	}
 	return err
 }

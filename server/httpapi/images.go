@@ -15,6 +15,7 @@ type ImageService interface {
 	RemoveImage(ctx context.Context, req api.ImageRemove) error
 	PinImage(ctx context.Context, req api.ImagePin) error
 	CheckedImage(ctx context.Context, c api.ImageCheck) error
+	HealImage(ctx context.Context, req api.ImageHeal) (api.ImageHealed, error)
 }
 
 func (a *Admin) imageRoutes() []Route {
@@ -25,6 +26,7 @@ func (a *Admin) imageRoutes() []Route {
 		{Method: "POST", Path: api.RouteImageRemove, Role: api.RoleAdmin, Summary: "remove a version", In: api.ImageRemove{}, h: post(a.svc.RemoveImage)},
 		{Method: "POST", Path: api.RouteImagePin, Role: api.RoleAdmin, Summary: "keep a version, or no longer", In: api.ImagePin{}, h: post(a.svc.PinImage)},
 		{Method: "POST", Path: api.RouteImageChecked, Role: api.RoleAdmin, Summary: "tell the result of a check", In: api.ImageCheck{}, h: post(a.svc.CheckedImage)},
+		{Method: "POST", Path: api.RouteImageHeal, Role: api.RoleAdmin, Summary: "have damaged cells fetched back from relays and terminals", In: api.ImageHeal{}, Out: api.ImageHealed{}, h: ask(a.svc.HealImage)},
 	}
 }
 
@@ -40,6 +42,21 @@ func post[T any](do func(context.Context, T) error) handler {
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
+	}
+}
+
+// ask makes a handler of a command that has an answer.
+func ask[In, Out any](do func(context.Context, In) (Out, error)) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		var req In
+		if err := decode(w, r, adminBody, &req); err != nil {
+			return err
+		}
+		out, err := do(r.Context(), req)
+		if err != nil {
+			return err
+		}
+		return answer(w, out)
 	}
 }
 

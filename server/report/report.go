@@ -22,7 +22,30 @@ type Report struct {
 	SeedBytesSent int64     `json:"seed_bytes_sent"` // bytes of the image: a compressed cell counts as the cell
 	SeedWireBytes int64     `json:"seed_wire_bytes"` // the same as they travelled
 	DurationS     float64   `json:"duration_s"`      // from the job's creation to its end, or to now
+	Cells         Cells     `json:"cells"`           // of all proven hosts together
 	Hosts         []Host    `json:"hosts"`
+}
+
+// Cells tells what was on disks already and what travelled.
+type Cells struct {
+	Total          int     `json:"total"`
+	Kept           int     `json:"kept"`    // found right on the disk
+	Fetched        int     `json:"fetched"` // in all attempts
+	FetchedPercent float64 `json:"fetched_percent"`
+	BytesFromSeed  int64   `json:"bytes_from_seed"`
+	BytesFromPeers int64   `json:"bytes_from_peers"`
+}
+
+// add adds a host.
+func (c *Cells) add(h Host) {
+	c.Total += h.CellsTotal
+	c.Kept += max(0, min(h.CellsKept, h.CellsTotal-h.CellsWritten)) // what an earlier attempt fetched was not there before
+	c.Fetched += h.CellsWritten
+	c.BytesFromSeed += h.BytesFromSeed
+	c.BytesFromPeers += h.BytesFromPeers
+	if c.Total > 0 {
+		c.FetchedPercent = math.Round(1000*float64(c.Fetched)/float64(c.Total)) / 10
+	}
 }
 
 // Image names what was deployed.
@@ -42,10 +65,11 @@ type Host struct {
 	Attempts       int       `json:"attempts"`
 	BytesFromSeed  int64     `json:"bytes_from_seed"`
 	BytesFromPeers int64     `json:"bytes_from_peers"`
-	CellsWritten   int       `json:"cells_written"`
-	CellsKept      int       `json:"cells_kept"`
-	Verified       bool      `json:"verified"` // read back and equal to the image
-	LocalOS        bool      `json:"local_os"` // the installed system was seen on the network
+	CellsTotal     int       `json:"cells_total"`   // of the image
+	CellsWritten   int       `json:"cells_written"` // fetched, in all attempts
+	CellsKept      int       `json:"cells_kept"`    // found right on the disk by the last attempt
+	Verified       bool      `json:"verified"`      // read back and equal to the image
+	LocalOS        bool      `json:"local_os"`      // the installed system was seen on the network
 	Code           string    `json:"code,omitempty"`
 	Error          string    `json:"error"`
 	Timeline       []Entry   `json:"timeline"`
@@ -71,11 +95,14 @@ func Make(j api.Job, now time.Time) Report {
 	for _, s := range j.Slots {
 		h := Host{
 			Name: s.Host, MAC: s.MAC, Firmware: s.Firmware, State: s.State, Attempts: s.Attempt,
-			BytesFromSeed: s.BytesFromSeed, BytesFromPeers: s.BytesFromPeers, CellsWritten: s.CellsWritten, CellsKept: s.CellsKept,
+			BytesFromSeed: s.BytesFromSeed, BytesFromPeers: s.BytesFromPeers, CellsTotal: j.Cells, CellsWritten: s.CellsWritten, CellsKept: s.CellsKept,
 			Verified: s.Verified, LocalOS: s.OSSeen, Code: s.Code, Error: s.Error, Timeline: []Entry{},
 		}
 		for _, e := range s.Timeline {
 			h.Timeline = append(h.Timeline, Entry{TS: seconds(e.At.Sub(j.Created)), Event: e.Event})
+		}
+		if h.Verified {
+			r.Cells.add(h)
 		}
 		r.Hosts = append(r.Hosts, h)
 	}

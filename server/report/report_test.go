@@ -26,10 +26,16 @@ func TestMake(t *testing.T) {
 	}
 	want := `{"job":7,"room":"A101","result":"","created":"2026-11-20T02:00:00Z",` +
 		`"image":{"name":"deb","version":"2026-11-20.1","bytes_shipped":377487360,"cells":360},"seed_bytes_sent":378535936,"seed_wire_bytes":104857600,"duration_s":90,` +
+		`"cells":{"total":360,"kept":10,"fetched":350,"fetched_percent":97.2,"bytes_from_seed":1,"bytes_from_peers":2},` +
 		`"hosts":[{"name":"a1","mac":"52:54:00:00:00:01","firmware":"uefi","state":"CONFIRMED","attempts":1,"bytes_from_seed":1,"bytes_from_peers":2,` +
-		`"cells_written":350,"cells_kept":10,"verified":true,"local_os":true,"error":"","timeline":[{"t_s":1.5,"event":"ARMED"}]}]}`
+		`"cells_total":360,"cells_written":350,"cells_kept":10,"verified":true,"local_os":true,"error":"","timeline":[{"t_s":1.5,"event":"ARMED"}]}]}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
+	}
+	// A second attempt kept what the first one had fetched; a host that is not proven does not count.
+	j.Slots = append(j.Slots, api.Slot{Host: "a2", Verified: true, CellsWritten: 300, CellsKept: 340}, api.Slot{Host: "a3", CellsWritten: 7})
+	if c := Make(j, t0).Cells; c.Total != 720 || c.Kept != 10+60 || c.Fetched != 650 || c.FetchedPercent != 90.3 {
+		t.Errorf("cells of two hosts: %+v", c)
 	}
 	j.Ended = t0.Add(time.Minute)
 	if r := Make(j, t0.Add(time.Hour)); r.DurationS != 60 {

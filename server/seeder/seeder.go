@@ -182,6 +182,18 @@ func (s *Seeder) Remove(infoHash [20]byte) {
 	}
 }
 
+// Restore says that pieces of a version, which were refused because they were
+// damaged, are right again.
+func (s *Seeder) Restore(infoHash [20]byte, pieces []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sd := s.nodes[infoHash]; sd != nil {
+		for _, p := range pieces {
+			sd.node.Restore(p)
+		}
+	}
+}
+
 // Expel cuts the connections of a host that is no member any more.
 func (s *Seeder) Expel(infoHash [20]byte, host string) {
 	s.mu.Lock()

@@ -23,6 +23,9 @@ type Record struct {
 	Quarantine string    `json:"quarantine,omitempty"` // why no new job may use it
 	Checked    time.Time `json:"checked,omitzero"`     // end of the last scrub
 	Outcome    string    `json:"outcome,omitempty"`    // of that, for people
+	Begun      time.Time `json:"begun,omitzero"`       // a check has found damage then and is still at work, zero = none is
+	Bad        []int64   `json:"bad,omitempty"`        // cells known to be damaged, when in quarantine
+	Healing    string    `json:"healing,omitempty"`    // who was asked for them last and what came of it, for people
 }
 
 func key(name, version string) string { return prefix + name + "/" + version }

@@ -290,6 +290,22 @@ func (n *Node) Drop(piece int) {
 	n.kick()
 }
 
+// Restore says that a piece which could not be read, or was dropped by a seed, is
+// right in the storage again: it is served again, and whoever is connected is told
+// so. A piece that is not held stays as it is.
+func (n *Node) Restore(piece int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.noServe[piece] || !n.have.Has(piece) {
+		return
+	}
+	delete(n.noServe, piece)
+	for c := range n.conns {
+		wire.PutHave(&c.ctrl, piece) // who was refused it asks again
+		c.push()
+	}
+}
+
 // NewLimiter returns a cap in bytes per second, above 0, that lets a tenth of a
 // second through at once, and one block at least.
 func NewLimiter(bps int64) *rate.Limiter {

@@ -392,6 +392,30 @@ func TestDrop(t *testing.T) {
 	}
 }
 
+// TestRestore: a piece that a seed could not read is refused; when it is right again a host that was refused it, and
+// is still connected, gets it.
+func TestRestore(t *testing.T) {
+	t.Parallel()
+	tr := newTorrent(t, 60, testPiece)
+	st := newStore(t, tr, nil)
+	st.readBad[33] = true
+	seed := start(t, "seed", tr, st, asSeed)
+	h := start(t, "h", tr, newStore(t, tr, []int{}), nil)
+	h.from(seed)
+	until(t, "all but the damaged piece have come", func() bool { return h.Stats().Have == 59 && seed.Stats().ReadFailures == 1 })
+	st.mu.Lock()
+	delete(st.readBad, 33)
+	st.mu.Unlock()
+	seed.Restore(33)
+	seed.Restore(33)
+	seed.Restore(7)
+	h.wait()
+	h.store.check()
+	if s := h.Stats(); s.HashFailures != 0 || s.Switches != 0 {
+		t.Errorf("%+v; want no wrong piece and no other source", s)
+	}
+}
+
 // TestUnreadablePiece: what a host's disk gives back wrong never leaves it; the
 // child gets it elsewhere.
 func TestUnreadablePiece(t *testing.T) {

@@ -28,6 +28,7 @@ type keeper interface {
 	RemoveImage(ctx context.Context, req api.ImageRemove) error
 	PinImage(ctx context.Context, req api.ImagePin) error
 	CheckedImage(ctx context.Context, c api.ImageCheck) error
+	HealImage(ctx context.Context, req api.ImageHeal) (api.ImageHealed, error)
 }
 
 // withKeeper calls fn with the server, or, when none runs, with the state file held. make: a missing state file may be made.
@@ -102,6 +103,7 @@ func (k knownImages) addTo(m map[string]any, v *library.Version, takes int64) ma
 		return m
 	}
 	m["refs"], m["pinned"], m["quarantine"], m["checked"], m["outcome"] = s.Refs, s.Pinned, s.Quarantine, s.Checked, s.Outcome
+	m["bad_cells"], m["healing"] = append([]int64{}, s.Bad...), s.Healing
 	return m
 }
 
@@ -131,6 +133,11 @@ func (e *env) showKnown(k knownImages, v *library.Version, takes int64) error {
 	if s.Quarantine != "" {
 		if err := e.printf("  IN QUARANTINE, no new job may use it: %s\n", s.Quarantine); err != nil {
 			return err
+		}
+		if s.Healing != "" {
+			if err := e.printf("  last repair: %s\n", s.Healing); err != nil {
+				return err
+			}
 		}
 	}
 	if s.Checked.IsZero() {

@@ -8,13 +8,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"labswarm/api"
 	"labswarm/images/library"
 	"labswarm/internal/units"
 )
 
 func newImageScrub(e *env) *cobra.Command {
-	rate := "0"
+	rate, now := "0", false
 	cmd := &cobra.Command{
 		Use: "scrub [NAME[/VERSION]]", Short: "read images again, repair them, and keep damaged ones from being deployed",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -26,8 +25,9 @@ func newImageScrub(e *env) *cobra.Command {
 		Long: `Scrub reads every cell and compressed cell from the disk and compares it with the signed
 manifest: of one version, of all of a name, or of all images. It waits while a job runs.
 A version with a damaged cell goes into quarantine: no new job may use it. It is repaired
-from the other form where that is still right, and may be deployed again then. There is no
-other source of a cell: neither relays nor PCs are asked. ` + "`labswarm serve`" + ` does the same by night.`,
+from the other form where that is still right; else the server fetches the cell back from a
+relay or a PC of a running job that holds it. When every cell is right the version may be
+deployed again. ` + "`labswarm serve`" + ` does the same by night.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bps, err := units.ParseSize(strings.TrimSuffix(rate, "/s"))
 			if err != nil {
@@ -37,9 +37,10 @@ other source of a cell: neither relays nor PCs are asked. ` + "`labswarm serve`"
 			if len(args) == 1 {
 				arg = args[0]
 			}
-			return e.scrub(cmd.Context(), arg, bps)
+			return e.scrub(cmd.Context(), arg, bps, now)
 		}}
 	cmd.Flags().StringVar(&rate, "rate", rate, "bytes a second at most, for example 100MB; 0 = no limit")
+	cmd.Flags().BoolVar(&now, "now", false, "also while a job runs: it reads the disk that the job reads from")
 	return cmd
 }
 
@@ -52,11 +53,13 @@ type scrubbed struct {
 	Bad      []string `json:"bad"`   // and after it
 	Cells    int      `json:"cells_repaired"`
 	Frames   int      `json:"frames_repaired"`
+	Fetched  int      `json:"cells_fetched"`
+	From     []string `json:"fetched_from"` // relays and PCs
 	FramesOK bool     `json:"frames_ok"`
 	Outcome  string   `json:"outcome"`
 }
 
-func (e *env) scrub(ctx context.Context, arg string, bps int64) error {
+func (e *env) scrub(ctx context.Context, arg string, bps int64, now bool) error {
 	if lib, err := e.browse(); err != nil {
 		return err
 	} else if list, err := wanted(lib, arg); err != nil || len(list) == 0 {
@@ -74,10 +77,10 @@ func (e *env) scrub(ctx context.Context, arg string, bps int64) error {
 	for _, v := range list {
 		if v.Err != "" {
 			e.hint("labswarm: image %s/%s cannot be opened: %s", v.Name, v.Version, v.Err)
-			out, bad = append(out, scrubbed{Name: v.Name, Version: v.Version, Found: []string{}, Bad: []string{v.Err}, Outcome: v.Err}), bad+1
+			out, bad = append(out, scrubbed{Name: v.Name, Version: v.Version, Found: []string{}, Bad: []string{v.Err}, From: []string{}, Outcome: v.Err}), bad+1
 			continue
 		}
-		s, err := e.scrubOne(ctx, lib, v, bps)
+		s, err := e.scrubOne(ctx, lib, v, bps, now)
 		if err != nil {
 			return err
 		}
@@ -121,36 +124,32 @@ func wanted(lib *library.Library, arg string) ([]library.VersionInfo, error) {
 	return out, nil
 }
 
-func (e *env) scrubOne(ctx context.Context, lib *library.Library, v library.VersionInfo, bps int64) (scrubbed, error) {
-	// The state file is held for moments only: a server may start, and be asked, while this goes on.
-	tell := func(ctx context.Context, c api.ImageCheck) error {
-		c.Name, c.Version, c.Digest = v.Name, v.Version, v.Digest
-		return e.withKeeper(ctx, lib, true, func(k keeper) error { return k.CheckedImage(ctx, c) })
-	}
+func (e *env) scrubOne(ctx context.Context, lib *library.Library, v library.VersionInfo, bps int64, now bool) (scrubbed, error) {
 	p := e.progress()
-	res, err := lib.Scrub(ctx, v.Name, v.Version, library.ScrubOptions{
+	o := library.ScrubOptions{
 		Rate: bps, Pause: e.whileJobs(), Progress: func(l library.Progress) { p.update(l.Phase, l.Done, l.Total, l.Rate) },
 		Damaged: func(ctx context.Context, r library.Result) error {
-			return tell(ctx, api.ImageCheck{Begun: true, Quarantine: fmt.Sprintf("%d cells are damaged in the store, the first is cell %d", len(r.Bad), r.Bad[0].Cell)})
+			return e.tellDamage(ctx, lib, v.Name, v.Version, v.Digest, r)
 		},
-	})
+		Fetch: e.fetchCells(lib, v.Digest),
+	}
+	if now {
+		o.Pause = nil
+	}
+	res, err := lib.Scrub(ctx, v.Name, v.Version, o)
 	p.end()
 	if err != nil {
 		return scrubbed{}, err
 	}
-	c := api.ImageCheck{Outcome: res.Text()}
-	if !res.Result.OK() {
-		c.Quarantine = res.Text()
-	}
 	s := scrubbed{Name: v.Name, Version: v.Version, OK: res.Result.OK(), Found: []string{}, Bad: []string{}, Cells: res.Cells, Frames: res.Frames,
-		FramesOK: res.Result.FramesOK(), Outcome: res.Text()}
+		Fetched: res.Fetched.Cells, From: append([]string{}, res.Fetched.From...), FramesOK: res.Result.FramesOK(), Outcome: res.Text()}
 	for _, b := range res.Found.Bad {
 		s.Found = append(s.Found, b.Error())
 	}
 	for _, b := range res.Result.Bad {
 		s.Bad = append(s.Bad, b.Error())
 	}
-	return s, tell(ctx, c)
+	return s, e.tellOutcome(ctx, lib, v.Name, v.Version, v.Digest, res)
 }
 
 // whileJobs returns a function that waits while the server has a job that has not ended.

@@ -253,6 +253,11 @@ func newJobShow(e *env) *cobra.Command {
 			if err := e.printf("%s\n", slotLine(s)); err != nil {
 				return err
 			}
+			if line := cellsLine(s, j.Cells); line != "" && j.Kind != api.KindCapture {
+				if err := e.printf("    %s\n", line); err != nil {
+					return err
+				}
+			}
 			for _, t := range s.Timeline {
 				if err := e.printf("    %s  %s\n", t.At.Local().Format(time.TimeOnly), t.Event); err != nil {
 					return err
@@ -328,6 +333,14 @@ func (e *env) report(j api.Job) error {
 		fmt.Fprintf(&b, "  %-24s %s\n", usable, slotLine(s))
 	}
 	fmt.Fprintf(&b, "verified by read-back %d of %d: %s\n", good, len(j.Slots), counts(j))
+	for _, s := range j.Slots {
+		if line := cellsLine(s, j.Cells); line != "" && s.State.Good() {
+			fmt.Fprintf(&b, "  %-16s %s\n", s.Host, line)
+		}
+	}
+	if line := cellsOfJob(j); line != "" {
+		fmt.Fprintf(&b, "%s\n", line)
+	}
 	fmt.Fprintf(&b, "image %s in %d cells; %s\n", units.FormatBytes(j.BytesShipped), j.Cells, seedLine(j))
 	return e.printf("%s", b.String())
 }

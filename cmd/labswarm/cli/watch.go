@@ -121,7 +121,11 @@ func (w *watcher) see(j api.Job) error {
 			continue
 		}
 		w.states[s.Host] = now
-		if err := w.print("%s  %s\n", time.Now().Format(time.TimeOnly), slotLine(s)); err != nil {
+		line := slotLine(s)
+		if c := cellsLine(s, j.Cells); c != "" && s.State == api.StateDone {
+			line += "  " + c
+		}
+		if err := w.print("%s  %s\n", time.Now().Format(time.TimeOnly), line); err != nil {
 			return err
 		}
 		w.last = time.Time{}

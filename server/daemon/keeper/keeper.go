@@ -33,12 +33,19 @@ type Config struct {
 	Every   time.Duration // between two scrubs of a version, 0 = never
 	Rate    int64         // of a scrub, bytes per second, 0 = no limit
 	Look    time.Duration // between two looks for a scrub that is due, 0 = a minute
+
+	// Fetch gets damaged cells from those that Sources names; nil = nobody can be asked.
+	Fetch    library.Fetch
+	Sources  func(infoHash [20]byte) []string
+	Restored func(infoHash [20]byte, pieces []int) // told of pieces that are right again; nil = nobody
 }
 
 // Keeper is safe for concurrent use.
 type Keeper struct {
 	cfg      Config
 	suspects chan suspect
+	fetching chan struct{} // a token: one Fetch at a time
+	hurt     chan struct{} // damage was told: look for somebody who can heal it
 }
 
 // New returns a Keeper. What an interrupted removal left undone is finished first.
@@ -52,10 +59,16 @@ func New(ctx context.Context, cfg Config) (*Keeper, error) {
 	if cfg.Ring == nil {
 		cfg.Ring = func() {}
 	}
+	if cfg.Sources == nil {
+		cfg.Sources = func([20]byte) []string { return nil }
+	}
+	if cfg.Restored == nil {
+		cfg.Restored = func([20]byte, []int) {}
+	}
 	if cfg.Look == 0 {
 		cfg.Look = time.Minute
 	}
-	k := &Keeper{cfg: cfg, suspects: make(chan suspect, 64)}
+	k := &Keeper{cfg: cfg, suspects: make(chan suspect, 64), fetching: make(chan struct{}, 1), hurt: make(chan struct{}, 1)}
 	return k, k.finish(ctx)
 }
 
@@ -111,7 +124,8 @@ func (k *Keeper) states(ctx context.Context, list []library.VersionInfo) ([]api.
 			if err != nil {
 				return err
 			}
-			s := api.ImageState{Name: v.Name, Version: v.Version, Refs: []string{}, Pinned: r.Pinned, Quarantine: r.Quarantine, Checked: r.Checked, Outcome: r.Outcome}
+			s := api.ImageState{Name: v.Name, Version: v.Version, Refs: []string{}, Pinned: r.Pinned, Quarantine: r.Quarantine, Checked: r.Checked, Outcome: r.Outcome,
+				Bad: r.Bad, Healing: r.Healing}
 			if r.Pinned {
 				s.Refs = append(s.Refs, "it is pinned")
 			}

@@ -137,6 +137,8 @@ func TestIsDue(t *testing.T) {
 		{"suspect", versions.Record{Quarantine: "cell 7"}, noon, noon, week, true},
 		{"suspect, scrubs off", versions.Record{Quarantine: "cell 7"}, noon, noon, 0, true},
 		{"suspect that was read", versions.Record{Quarantine: "cell 7", Checked: noon.Add(-time.Hour)}, noon, noon, week, false},
+		{"suspect that is being repaired", versions.Record{Quarantine: "cell 7", Begun: noon.Add(-time.Minute)}, noon, noon, week, false},
+		{"a repair that was cut short", versions.Record{Quarantine: "cell 7", Checked: noon.Add(-2 * time.Hour), Begun: noon.Add(-time.Hour)}, noon, noon, week, true},
 		{"being removed", versions.Record{Quarantine: "cell 7", Removing: true}, noon, noon, week, false},
 	} {
 		if got := isDue(c.r, c.created, c.now, c.every); got != c.want {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,20 +17,28 @@ import (
 )
 
 // suspect is a version of which a damaged cell was met while it was served.
-type suspect struct{ name, version, why string }
+type suspect struct {
+	name, version, why string
+	cells              []int64 // damaged ones, when they are known
+}
 
 // Suspect puts a version into quarantine because a cell of it was found damaged; it is read as a whole as soon as no job
-// runs. It never blocks: of many reports of one version the first will do.
-func (k *Keeper) Suspect(name, version, why string) {
+// runs, and the cell is repaired before that if it can be had. It never blocks: of many reports of one version the first
+// will do.
+func (k *Keeper) Suspect(name, version, why string, cells ...int64) {
 	select {
-	case k.suspects <- suspect{name, version, why}:
+	case k.suspects <- suspect{name, version, why, cells}:
 	default:
 	}
 }
 
 // Run takes in suspects and scrubs what is due, until ctx ends. It returns nil then.
 func (k *Keeper) Run(ctx context.Context) error {
+	if err := k.resume(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("look for checks of images that were cut short: %w", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { k.heals(ctx); return nil })
 	g.Go(func() error { k.takeSuspects(ctx); return nil })
 	g.Go(func() error { k.scrubs(ctx); return nil })
 	return g.Wait()
@@ -42,13 +51,20 @@ func (k *Keeper) takeSuspects(ctx context.Context) {
 			return
 		case s := <-k.suspects:
 			err := k.change(ctx, s.name, s.version, func(r *versions.Record) (api.Event, error) {
-				if r.Quarantine != "" && r.Checked.IsZero() {
-					return api.Event{}, nil // known, and not looked at yet
+				known := r.Quarantine != "" && r.Checked.IsZero() // and not looked at yet
+				for _, c := range s.cells {
+					if !slices.Contains(r.Bad, c) && len(r.Bad) < maxBad {
+						r.Bad = append(r.Bad, c)
+					}
 				}
-				r.Quarantine, r.Checked, r.Outcome = s.why, time.Time{}, ""
+				if known {
+					return api.Event{}, nil
+				}
+				r.Quarantine, r.Checked, r.Outcome, r.Healing = s.why, time.Time{}, "", ""
 				return damaged(s.name, s.version, s.why), nil
 			})
 			k.report(err, s.name, s.version)
+			k.damageTold()
 		}
 	}
 }
@@ -114,8 +130,8 @@ func isDue(r versions.Record, created, now time.Time, every time.Duration) bool 
 	if r.Removing {
 		return false
 	}
-	if r.Quarantine != "" && r.Checked.IsZero() {
-		return true
+	if r.Quarantine != "" && !atWork(r, now) && (r.Checked.IsZero() || !r.Begun.IsZero()) {
+		return true // nobody has looked, or who did was cut short
 	}
 	last := r.Checked
 	if last.IsZero() {
@@ -131,17 +147,17 @@ func isDue(r versions.Record, created, now time.Time, every time.Duration) bool 
 // Scrub reads a version, quarantines it when a cell is damaged, mends what can be mended and stores the outcome.
 func (k *Keeper) Scrub(ctx context.Context, name, version string, progress func(library.Progress)) error {
 	var digest string
-	note := func(ctx context.Context, quarantine, outcome string, begun bool) error {
-		return k.CheckedImage(ctx, api.ImageCheck{Name: name, Version: version, Digest: digest, Quarantine: quarantine, Outcome: outcome, Begun: begun})
+	note := func(ctx context.Context, quarantine, outcome string, begun bool, bad []*library.BadCellError) error {
+		return k.CheckedImage(ctx, api.ImageCheck{Name: name, Version: version, Digest: digest, Quarantine: quarantine, Outcome: outcome, Begun: begun, Bad: cellsOf(bad)})
 	}
 	digest, err := k.digest(name, version)
 	if err != nil {
 		return err
 	}
 	s, err := k.cfg.Library.Scrub(ctx, name, version, library.ScrubOptions{
-		Rate: k.cfg.Rate, Pause: k.pause(), Progress: progress,
+		Rate: k.cfg.Rate, Pause: k.pause(), Progress: progress, Fetch: k.fetch,
 		Damaged: func(ctx context.Context, r library.Result) error {
-			return note(ctx, fmt.Sprintf("%d cells are damaged in the store, the first is cell %d", len(r.Bad), r.Bad[0].Cell), "", true)
+			return note(ctx, r.Quarantine(), "", true, r.Bad)
 		},
 	})
 	if err != nil {
@@ -151,7 +167,7 @@ func (k *Keeper) Scrub(ctx context.Context, name, version string, progress func(
 	if !s.Result.OK() {
 		quarantine = s.Text()
 	}
-	return note(ctx, quarantine, s.Text(), false)
+	return note(ctx, quarantine, s.Text(), false, s.Result.Bad)
 }
 
 // pause returns a function that waits while a job runs. It asks once a second at most.
@@ -175,12 +191,19 @@ func (k *Keeper) pause() func(context.Context) error {
 
 // CheckedImage stores what reading a version found.
 func (k *Keeper) CheckedImage(ctx context.Context, c api.ImageCheck) error {
-	return k.change(ctx, c.Name, c.Version, func(r *versions.Record) (api.Event, error) {
+	var were []int64 // damaged until now
+	err := k.change(ctx, c.Name, c.Version, func(r *versions.Record) (api.Event, error) {
 		if r.Digest != c.Digest {
 			return api.Event{}, refuse(http.StatusConflict, api.CodeConflict, "check of %s/%s: another image has taken its place meanwhile", c.Name, c.Version)
 		}
 		before := r.Quarantine
-		r.Quarantine = c.Quarantine
+		were = r.Bad
+		r.Quarantine, r.Begun, r.Bad = c.Quarantine, time.Time{}, c.Bad[:min(len(c.Bad), maxBad)]
+		if c.Quarantine == "" {
+			r.Bad, r.Healing = nil, ""
+		} else if c.Begun {
+			r.Begun = time.Now().UTC()
+		}
 		if !c.Begun {
 			r.Checked, r.Outcome = time.Now().UTC(), c.Outcome
 		}
@@ -192,4 +215,12 @@ func (k *Keeper) CheckedImage(ctx context.Context, c api.ImageCheck) error {
 		}
 		return api.Event{Level: "info", Code: "image_checked", Text: fmt.Sprintf("image %s/%s: %s", c.Name, c.Version, c.Outcome)}, nil
 	})
+	switch {
+	case err != nil:
+	case c.Quarantine != "":
+		k.damageTold()
+	case len(were) > 0:
+		err = k.restored(c.Name, c.Version, were)
+	}
+	return err
 }
