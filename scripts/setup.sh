@@ -52,6 +52,7 @@ partclone.ntfs partclone
 ntfs-3g ntfs-3g
 mount.exfat-fuse exfat-fuse
 losetup mount
+ssh-keygen openssh-client
 ps procps
 tmux tmux
 aria2c aria2

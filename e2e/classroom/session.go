@@ -2,7 +2,6 @@ package classroom
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -269,18 +268,7 @@ func (s *Session) AddHosts(ctx context.Context, terminals ...*Terminal) error {
 
 // CreateJob orders the deployment of the image to the whole room.
 func (s *Session) CreateJob(ctx context.Context) (api.Job, error) {
-	var job api.Job
-	out, err := s.admin.run(ctx, "job", "create", "--image", s.Image, "--room", Room, "--confirm", Room, "--json")
-	if err != nil {
-		return job, err
-	}
-	if err := json.Unmarshal(out, &job); err != nil {
-		return job, fmt.Errorf("read answer of job create: %w", err)
-	}
-	if job.ID == 0 {
-		return job, fmt.Errorf("read answer of job create: no job id in %q", out)
-	}
-	return job, nil
+	return s.AdminJob(ctx, "job", "create", "--image", s.Image, "--room", Room, "--confirm", Room)
 }
 
 // Job looks at a job, timelines included.

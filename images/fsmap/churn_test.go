@@ -3,7 +3,10 @@
 package fsmap
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,52 +14,19 @@ import (
 	"testing"
 
 	"labswarm/images/fixture"
+	"labswarm/images/fixture/mounted"
 	"labswarm/images/manifest"
 	"labswarm/internal/testreq"
-)
-
-// mountedFS is how to make, mount and check a filesystem on a loop device.
-type mountedFS struct {
-	kernel    string // its name in /proc/filesystems
-	pkg       string
-	mkfs      []string
-	mount     []string
-	readOnly  []string
-	partclone string // "" = there is another oracle
-	check     [][]string
-}
-
-var (
-	extFS = mountedFS{
-		"ext4", "e2fsprogs", []string{"mke2fs", "-q", "-F", "-t", "ext4"}, []string{"mount"}, []string{"mount", "-o", "ro"}, "extfs",
-		[][]string{{"e2fsck", "-fn"}},
-	}
-	xfsFS = mountedFS{
-		"xfs", "xfsprogs", []string{"mkfs.xfs", "--unsupported", "-q"}, []string{"mount"}, []string{"mount", "-o", "ro"}, "xfs",
-		[][]string{{"xfs_repair", "-n"}},
-	}
-	btrfsFS = mountedFS{
-		"btrfs", "btrfs-progs", []string{"mkfs.btrfs", "-q"}, []string{"mount"}, []string{"mount", "-o", "ro"}, "",
-		[][]string{{"btrfs", "check", "--check-data-csum"}},
-	}
-	ntfsFS = mountedFS{
-		"fuseblk", "ntfs-3g", []string{"mkntfs", "-q", "-f"}, []string{"ntfs-3g"}, []string{"ntfs-3g", "-o", "ro"}, "ntfs",
-		[][]string{{"ntfsfix", "-n"}},
-	}
-	exfatFS = mountedFS{
-		"fuseblk", "exfat-fuse", []string{"mkfs.exfat"}, []string{"mount.exfat-fuse"}, []string{"mount.exfat-fuse", "-o", "ro"}, "exfat",
-		[][]string{{"fsck.exfat", "-n"}},
-	}
 )
 
 // Filesystems that were mounted, filled, emptied and filled again: the used map holds what partclone takes, and what
 // it holds is enough, on a disk full of garbage, for a clean check and for every file.
 func TestChurned(t *testing.T) {
 	testreq.Root(t)
-	sweep(t)
+	mounted.Sweep(t)
 	for _, v := range []struct {
 		name    string
-		fs      mountedFS
+		fs      mounted.FS
 		sector  int
 		size    int64
 		share   float64 // how full
@@ -64,26 +34,26 @@ func TestChurned(t *testing.T) {
 		opts    []string
 		more    int64 // bytes that partclone leaves out
 	}{
-		{"ext4-fragmented", extFS, 512, 48 * MiB, 0.6, 30 << 10, nil, 0},
-		{"ext4-4Kn-nearly-full", extFS, 4096, 48 * MiB, 0.98, 60 << 10, nil, 0},
-		{"ext4-1k-meta-bg", extFS, 512, 48 * MiB, 0.7, 9 << 10, []string{"-b", "1024", "-O", "meta_bg,^resize_inode"}, 0},
-		{"xfs-fragmented-1k", xfsFS, 512, 64 * MiB, 0.5, 4 << 10, []string{"-b", "size=1024", "-l", "size=5m"}, 1 * MiB},
-		{"xfs-4Kn-nearly-full", xfsFS, 4096, 64 * MiB, 0.97, 90 << 10, []string{"-m", "rmapbt=1"}, 1 * MiB},
-		{"btrfs-fragmented", btrfsFS, 512, 160 * MiB, 0.3, 30 << 10, nil, 0},
-		{"btrfs-4Kn-mixed-nearly-full", btrfsFS, 4096, 64 * MiB, 0.8, 60 << 10, []string{"-M"}, 0},
-		{"ntfs-512-fragmented", ntfsFS, 512, 24 * MiB, 0.6, 9 << 10, []string{"-c", "512"}, 64 << 10},
-		{"ntfs-4Kn-nearly-full", ntfsFS, 4096, 40 * MiB, 0.97, 90 << 10, nil, 64 << 10},
-		{"ntfs-64k", ntfsFS, 512, 96 * MiB, 0.5, 200 << 10, []string{"-c", "65536"}, 128 << 10},
-		{"exfat-fragmented", exfatFS, 512, 48 * MiB, 0.5, 20 << 10, []string{"-c", "4096"}, 4096},
-		{"exfat-4Kn-nearly-full", exfatFS, 4096, 48 * MiB, 0.97, 200 << 10, nil, 64 << 10},
+		{"ext4-fragmented", mounted.Ext, 512, 48 * MiB, 0.6, 30 << 10, nil, 0},
+		{"ext4-4Kn-nearly-full", mounted.Ext, 4096, 48 * MiB, 0.98, 60 << 10, nil, 0},
+		{"ext4-1k-meta-bg", mounted.Ext, 512, 48 * MiB, 0.7, 9 << 10, []string{"-b", "1024", "-O", "meta_bg,^resize_inode"}, 0},
+		{"xfs-fragmented-1k", mounted.XFS, 512, 64 * MiB, 0.5, 4 << 10, []string{"-b", "size=1024", "-l", "size=5m"}, 1 * MiB},
+		{"xfs-4Kn-nearly-full", mounted.XFS, 4096, 64 * MiB, 0.97, 90 << 10, []string{"-m", "rmapbt=1"}, 1 * MiB},
+		{"btrfs-fragmented", mounted.Btrfs, 512, 160 * MiB, 0.3, 30 << 10, nil, 0},
+		{"btrfs-4Kn-mixed-nearly-full", mounted.Btrfs, 4096, 64 * MiB, 0.8, 60 << 10, []string{"-M"}, 0},
+		{"ntfs-512-fragmented", mounted.NTFS, 512, 24 * MiB, 0.6, 9 << 10, []string{"-c", "512"}, 64 << 10},
+		{"ntfs-4Kn-nearly-full", mounted.NTFS, 4096, 40 * MiB, 0.97, 90 << 10, nil, 64 << 10},
+		{"ntfs-64k", mounted.NTFS, 512, 96 * MiB, 0.5, 200 << 10, []string{"-c", "65536"}, 128 << 10},
+		{"exfat-fragmented", mounted.ExFAT, 512, 48 * MiB, 0.5, 20 << 10, []string{"-c", "4096"}, 4096},
+		{"exfat-4Kn-nearly-full", mounted.ExFAT, 4096, 48 * MiB, 0.97, 200 << 10, nil, 64 << 10},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			testreq.Root(t)
-			testreq.Filesystem(t, v.fs.kernel)
+			testreq.Filesystem(t, v.fs.Kernel)
 			t.Parallel()
-			ownMounts(t)
+			mounted.OwnMounts(t)
 			k := fixture.New(t, testreq.Tool)
-			dir := workDir(t)
+			dir := mounted.WorkDir(t)
 			img, mnt := filepath.Join(dir, "fs.img"), filepath.Join(dir, "mnt")
 			if err := os.WriteFile(img, nil, 0o600); err != nil {
 				t.Fatal(err)
@@ -91,25 +61,25 @@ func TestChurned(t *testing.T) {
 			if err := os.Truncate(img, v.size); err != nil {
 				t.Fatal(err)
 			}
-			dev, detach := attach(t, img, v.sector)
-			k.Run(v.fs.pkg, "", v.fs.mkfs[0], append(append(v.fs.mkfs[1:len(v.fs.mkfs):len(v.fs.mkfs)], v.opts...), dev)...)
-			unmount := mount(t, dev, mnt, v.fs.mount...)
-			churn(t, mnt, 77, v.share, v.maxFile)
+			dev, detach := mounted.Attach(t, img, v.sector)
+			k.Run(v.fs.Package, "", v.fs.Mkfs[0], append(append(v.fs.Mkfs[1:len(v.fs.Mkfs):len(v.fs.Mkfs)], v.opts...), dev)...)
+			unmount := mounted.Mount(t, dev, mnt, v.fs.RW...)
+			mounted.Churn(t, mnt, 77, v.share, v.maxFile)
 			// A mounted filesystem must never pass for a clean one, where it can be seen.
-			if um := used(t, dev); v.fs.kernel == "ext4" || v.fs.kernel == "xfs" {
+			if um := used(t, dev); v.fs.Kernel == "ext4" || v.fs.Kernel == "xfs" {
 				if um.State != manifest.StateDirty || um.Kind != "whole" {
 					t.Errorf("while it is mounted: state %s, kind %s", um.State, um.Kind)
 				}
 			}
-			want := treeSum(t, mnt)
+			want := mounted.Tree(t, mnt)
 			unmount()
 			um := used(t, dev)
 			if um.Kind != "reader" || um.State != manifest.StateClean {
 				t.Fatalf("kind %s, state %s, why %q", um.Kind, um.State, um.Why)
 			}
 			t.Logf("%d files, %d extents, %d of %d bytes used", len(want), len(um.Extents), manifest.Sum(um.Extents), v.size)
-			if v.fs.partclone != "" {
-				agrees(t, k, v.fs.partclone, dev, um, v.more)
+			if v.fs.Partclone != "" {
+				agrees(t, k, v.fs.Partclone, dev, um, v.more)
 			} else if m := missing(btrfsExtents(t, k, dev), um.Extents); m != nil {
 				t.Errorf("%d bytes of the extent tree are missing, the first %+v", manifest.Sum(m), m[0])
 			}
@@ -122,14 +92,12 @@ func TestChurned(t *testing.T) {
 }
 
 // sameAfterRestore checks a restored filesystem and compares its files.
-func sameAfterRestore(t *testing.T, k *fixture.Kit, fs mountedFS, img, mnt string, sector int, want map[string]string) {
+func sameAfterRestore(t *testing.T, k *fixture.Kit, fs mounted.FS, img, mnt string, sector int, want map[string]string) {
 	t.Helper()
-	dev, _ := attach(t, img, sector)
-	for _, c := range fs.check {
-		k.Run(fs.pkg, "", c[0], append(c[1:len(c):len(c)], dev)...)
-	}
-	unmount := mount(t, dev, mnt, fs.readOnly...)
-	got := treeSum(t, mnt)
+	dev, _ := mounted.Attach(t, img, sector)
+	k.Run(fs.Package, "", fs.Check[0], append(fs.Check[1:len(fs.Check):len(fs.Check)], dev)...)
+	unmount := mounted.Mount(t, dev, mnt, fs.RO...)
+	got := mounted.Tree(t, mnt)
 	unmount()
 	if !maps.Equal(got, want) {
 		wrong := 0
@@ -143,9 +111,9 @@ func sameAfterRestore(t *testing.T, k *fixture.Kit, fs mountedFS, img, mnt strin
 		}
 		t.Errorf("%d of %d files differ, %d files are there", wrong, len(want), len(got))
 	}
-	if fs.kernel == "btrfs" { // the check reads one copy of each tree block, scrub all
-		unmount := mount(t, dev, mnt, fs.mount...)
-		out := k.Run(fs.pkg, "", "btrfs", "scrub", "start", "-B", mnt)
+	if fs.Kernel == "btrfs" { // the check reads one copy of each tree block, scrub all
+		unmount := mounted.Mount(t, dev, mnt, fs.RW...)
+		out := k.Run(fs.Package, "", "btrfs", "scrub", "start", "-B", mnt)
 		unmount()
 		if !strings.Contains(out, "no errors found") {
 			t.Errorf("btrfs scrub:\n%s", out)
@@ -157,10 +125,10 @@ func sameAfterRestore(t *testing.T, k *fixture.Kit, fs mountedFS, img, mnt strin
 func TestNTFSFragmentedMFT(t *testing.T) {
 	testreq.Root(t)
 	testreq.Filesystem(t, "fuseblk")
-	sweep(t)
-	ownMounts(t)
+	mounted.Sweep(t)
+	mounted.OwnMounts(t)
 	k := fixture.New(t, testreq.Tool)
-	dir := workDir(t)
+	dir := mounted.WorkDir(t)
 	img, mnt := filepath.Join(dir, "fs.img"), filepath.Join(dir, "mnt")
 	if err := os.WriteFile(img, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -168,9 +136,9 @@ func TestNTFSFragmentedMFT(t *testing.T) {
 	if err := os.Truncate(img, 16*MiB); err != nil {
 		t.Fatal(err)
 	}
-	dev, detach := attach(t, img, 512)
+	dev, detach := mounted.Attach(t, img, 512)
 	k.Run("ntfs-3g", "", "mkntfs", "-q", "-f", "-c", "512", "-z", "1", dev)
-	unmount := mount(t, dev, mnt, "ntfs-3g")
+	unmount := mounted.Mount(t, dev, mnt, "ntfs-3g")
 	n := 0
 	for ; ; n++ { // fill it with files of two clusters, beyond what fits into a record
 		if err := os.WriteFile(filepath.Join(mnt, fmt.Sprint("f", n)), fixture.Random(uint64(n), 1024), 0o600); err != nil {
@@ -188,7 +156,7 @@ func TestNTFSFragmentedMFT(t *testing.T) {
 			break
 		}
 	}
-	want := treeSum(t, mnt)
+	want := mounted.Tree(t, mnt)
 	unmount()
 	info := k.Run("ntfs-3g", "", "ntfsinfo", "-f", "-v", "-i", "0", dev)
 	if !strings.Contains(info, "ATTRIBUTE_LIST") {
@@ -202,5 +170,30 @@ func TestNTFSFragmentedMFT(t *testing.T) {
 	copied := filepath.Join(dir, "copy.img")
 	onGarbage(t, dev, copied, 16*MiB, um.Extents)
 	detach()
-	sameAfterRestore(t, k, ntfsFS, copied, mnt, 512, want)
+	sameAfterRestore(t, k, mounted.NTFS, copied, mnt, 512, want)
+}
+
+// onGarbage writes the extents of a device onto a file full of 0xA5.
+func onGarbage(t *testing.T, dev, file string, size int64, list []manifest.Extent) {
+	t.Helper()
+	in, err := os.Open(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	garbage := bytes.Repeat([]byte{0xA5}, MiB)
+	for off := int64(0); off < size && err == nil; off += MiB {
+		_, err = out.WriteAt(garbage[:min(MiB, size-off)], off)
+	}
+	for _, e := range list {
+		if err == nil {
+			_, err = io.Copy(io.NewOffsetWriter(out, e.Off), io.NewSectionReader(in, e.Off, e.Len))
+		}
+	}
+	if err := errors.Join(err, in.Close(), out.Close()); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -10,12 +10,16 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"labswarm/images/library"
 	"labswarm/images/manifest"
 	"labswarm/images/mask"
 	"labswarm/images/metainfo"
@@ -83,29 +87,43 @@ func New(t testing.TB, o Options) *Image {
 		raw[i] = byte(rnd.Uint32() | 1)
 	}
 	used = manifest.Merge(append(used, last))
-	return seal(t, o, raw, used, start, end)
-}
-
-// seal cuts the content into cells and signs the result.
-func seal(t testing.TB, o Options, raw []byte, used []manifest.Extent, start, end int64) *Image {
-	t.Helper()
-	size := int64(len(raw))
-	m := &manifest.Manifest{
+	return seal(t, &manifest.Manifest{
 		Format: manifest.Format, Name: "test", Version: "2026-11-20.1", Created: time.Unix(0, 0).UTC(),
 		Disk: manifest.Disk{Size: size, Sector: o.Sector, Label: "gpt", GUID: "11111111-2222-3333-4444-555555555555", MinSize: end + 1<<20},
 		Cell: o.Cell, Boot: "unknown", Codec: "none", Forced: []string{},
 		Parts: []manifest.Part{{N: 1, Start: start, Size: end - start, Type: "0fc63daf-8483-4772-8e79-3d69d8477de4",
 			GUID: "66666666-7777-8888-9999-aaaaaaaaaaaa", Attrs: "0000000000000000", FS: "unknown", Map: "whole", Clean: true, UsedBytes: end - start, Grow: o.Grow}},
-		UsedList: used, Cells: []manifest.Run{}, Zero: []manifest.Run{},
+	}, raw, used)
+}
+
+// Without is the same image whose used map lacks some bytes: a reader that was wrong.
+func (im *Image) Without(t testing.TB, e manifest.Extent) *Image {
+	t.Helper()
+	var used []manifest.Extent
+	for _, u := range im.Bundle.Manifest.Used() {
+		for _, rest := range []manifest.Extent{{Off: u.Off, Len: min(u.End(), e.Off) - u.Off}, {Off: max(u.Off, e.End()), Len: u.End() - max(u.Off, e.End())}} {
+			if rest.Len > 0 {
+				used = append(used, rest)
+			}
+		}
 	}
+	m := *im.Bundle.Manifest
+	return seal(t, &m, im.Raw, used)
+}
+
+// seal cuts the content into cells, puts them into the manifest, and signs the result.
+func seal(t testing.TB, m *manifest.Manifest, raw []byte, used []manifest.Extent) *Image {
+	t.Helper()
+	size := int64(len(raw))
+	m.UsedList, m.Cells, m.Zero, m.HashList, m.UsedBlob, m.HashesBlob = used, []manifest.Run{}, []manifest.Run{}, nil, nil, nil
 	masker := mask.FromUsed(used)
 	var sha1s [][20]byte
-	buf := make([]byte, o.Cell)
-	for _, r := range manifest.TouchedCells(used, o.Cell) {
+	buf := make([]byte, m.Cell)
+	for _, r := range manifest.TouchedCells(used, m.Cell) {
 		for c := r.First; c < r.First+r.Count; c++ {
 			clear(buf)
-			copy(buf, raw[c*o.Cell:min((c+1)*o.Cell, size)])
-			masker.Mask(buf, c*o.Cell)
+			copy(buf, raw[c*m.Cell:min((c+1)*m.Cell, size)])
+			masker.Mask(buf, c*m.Cell)
 			if mask.IsZero(buf) {
 				m.Zero = manifest.AppendCell(m.Zero, c)
 				continue
@@ -116,7 +134,7 @@ func seal(t testing.TB, o Options, raw []byte, used []manifest.Extent, start, en
 			sha1s = append(sha1s, sha1.Sum(buf)) //nolint:gosec // BEP 3
 		}
 	}
-	tor, infohash, err := metainfo.Build("test-2026-11-20.1", o.Cell, sha1s)
+	tor, infohash, err := metainfo.Build(m.Name+"-"+m.Version, m.Cell, sha1s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,14 +147,48 @@ func seal(t testing.TB, o Options, raw []byte, used []manifest.Extent, start, en
 	if err != nil {
 		t.Fatal(err)
 	}
-	im := &Image{Raw: raw, Keys: []ed25519.PublicKey{pub}, Files: map[string][]byte{
-		"manifest.json": js, "manifest.sig": manifest.Sign(key, js), "image.torrent": tor}}
-	sum := manifest.Digest(js)
-	im.Bundle, err = bundle.Load(im.File, im.Keys, hex.EncodeToString(sum[:]))
-	if err != nil {
+	return load(t, []ed25519.PublicKey{pub}, raw, map[string][]byte{"manifest.json": js, "manifest.sig": manifest.Sign(key, js), "image.torrent": tor})
+}
+
+// load makes an Image of its files.
+func load(t testing.TB, keys []ed25519.PublicKey, raw []byte, files map[string][]byte) *Image {
+	t.Helper()
+	im := &Image{Raw: raw, Keys: keys, Files: files}
+	sum := manifest.Digest(files["manifest.json"])
+	var err error
+	if im.Bundle, err = bundle.Load(im.File, keys, hex.EncodeToString(sum[:])); err != nil {
 		t.Fatal(err)
 	}
 	return im
+}
+
+// FromDisk makes an image of a raw disk, as `labswarm image import` does.
+func FromDisk(t testing.TB, file string) *Image {
+	t.Helper()
+	pub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []ed25519.PublicKey{pub}
+	lib, err := library.Open(t.TempDir(), key, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := lib.Import(t.Context(), library.ImportOptions{Name: "system", File: file, Cell: 256 << 10, Codec: library.CodecNone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"manifest.json": v.ManifestJSON(), "manifest.sig": v.Sig(), "image.torrent": v.TorrentBytes()}
+	for name, b := range map[string][]byte{"used.bin": v.UsedBin(), "hashes.bin": v.HashesBin()} {
+		if b != nil {
+			files[name] = b
+		}
+	}
+	raw, err := os.ReadFile(filepath.Join(v.Dir(), "disk.raw")) // what is not used is not in it
+	if err := errors.Join(err, v.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return load(t, keys, raw, files)
 }
 
 // File is a bundle.Fetch over Files.

@@ -46,26 +46,35 @@ func loops(names ...string) *disk.Set {
 // proven checks the disk, the table and the result of a good deployment.
 func proven(t *testing.T, s *agenttest.Server, l *agenttest.Loop, out Outcome, err error) api.Result {
 	t.Helper()
+	r, _ := deployed(t, s, l, out, err)
+	s.Image.Check(t, l.Content(t))
+	return r
+}
+
+// deployed checks the table and the result of a good deployment, after which filesystems may have grown.
+func deployed(t *testing.T, s *agenttest.Server, l *agenttest.Loop, out Outcome, err error) (api.Result, *part.Table) {
+	t.Helper()
 	if err != nil || !out.Verified || !out.Committed {
 		t.Fatalf("Run = %+v, %v; want a proven disk", out, err)
 	}
 	im := s.Image
+	m := im.Bundle.Manifest
 	content := l.Content(t)
-	im.Check(t, content)
-	tab, terr := part.Read(bytes.NewReader(content), int64(len(content)), im.Bundle.Manifest.Disk.Sector)
-	if terr != nil || len(tab.Warnings) > 0 {
+	tab, terr := part.Read(bytes.NewReader(content), int64(len(content)), m.Disk.Sector)
+	if terr != nil || len(tab.Warnings) > 0 || len(tab.Parts) != len(m.Parts) {
 		t.Fatalf("partition table: %v, warnings %v", terr, tab)
 	}
-	if p, end := im.Bundle.Manifest.Parts[0], tab.Parts[0].End(); (end > p.Start+p.Size) != p.Grow || p.Grow && (end%(1<<20) != 0 || end < int64(len(content))-2<<20) {
-		t.Fatalf("partition 1 ends at %d of %d, in the image at %d; to grow: %v", end, len(content), p.Start+p.Size, p.Grow)
+	for i, p := range m.Parts {
+		if end := tab.Parts[i].End(); tab.Parts[i].Start != p.Start || (end > p.Start+p.Size) != p.Grow || p.Grow && (end%(1<<20) != 0 || end < int64(len(content))-2<<20) {
+			t.Fatalf("partition %d ends at %d of %d, in the image at %d; to grow: %v", p.N, end, len(content), p.Start+p.Size, p.Grow)
+		}
 	}
 	r := s.Last()
-	m := im.Bundle.Manifest
 	if !r.OK || r.Readback != agenttest.ReadbackDigest(im) || r.Fence == 0 || r.CellsVerified != m.Pieces()+int(m.ZeroCount()) ||
 		r.CellsWritten < m.Pieces()-r.CellsKept || r.Code != "" || r.AgentRSSBytes == 0 {
 		t.Errorf("result %+v", r)
 	}
-	return r
+	return r, tab
 }
 
 func TestDeployToLoops(t *testing.T) {

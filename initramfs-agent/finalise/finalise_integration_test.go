@@ -14,8 +14,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"labswarm/api"
 	"labswarm/api/order"
 	"labswarm/images/manifest"
@@ -83,7 +81,7 @@ func TestFinalise(t *testing.T) {
 			l, w := seat(t, s, s.Size+more+2<<20)
 			m, parts := describe(s, more)
 			out, err := Run(t.Context(), w, m, parts, options(t, order.PersonaliseRequire))
-			if fs == "ext4" && !mayGrowExt(t) {
+			if fs == "ext4" && !agenttest.MayGrowExt(t) {
 				// A failed grow is a warning, and nothing else.
 				if len(out.Warnings) != 1 || !strings.Contains(out.Warnings[0], "operation not permitted") {
 					t.Errorf("warnings %q; want that the kernel does not permit to grow ext4", out.Warnings)
@@ -109,23 +107,6 @@ func TestFinalise(t *testing.T) {
 			same(t, before, agenttest.List(t, fs, l.File, s.Size+more))
 		})
 	}
-}
-
-// mayGrowExt tells whether this machine lets anybody grow ext4: that takes
-// CAP_SYS_RESOURCE, which root of a container may lack. The virtual classroom
-// sees it grow.
-func mayGrowExt(t *testing.T) bool {
-	t.Helper()
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), "CapEff:\t")
-	caps, err := strconv.ParseUint(rest[:16], 16, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return caps&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
 // exclusive checks that the disk is held as before and nothing of it is known to
