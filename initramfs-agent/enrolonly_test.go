@@ -52,7 +52,7 @@ func symbols(t *testing.T, bin string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	syms, err := f.Symbols()
 	if err != nil || len(syms) < 1000 {
 		t.Fatalf("%d symbols, %v: the test sees nothing", len(syms), err)
