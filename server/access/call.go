@@ -149,6 +149,9 @@ func (b *Book) Refused(ctx context.Context, r Request, err error) {
 	if p := new(api.Problem); asProblem(err, &p) {
 		a.Status = p.Status
 		a.Body, _ = json.Marshal(p) // a Problem can always be encoded
+		if p.Status == http.StatusUnauthorized {
+			c.rec.Role = "" // nobody has none
+		}
 	}
 	if err := b.End(ctx, c, a, false); err != nil {
 		b.log.Error("refused call not logged", "who", r.Caller.Who, "path", r.Path, "err", err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 
 	"labswarm/api"
 	"labswarm/api/client"
@@ -57,7 +58,7 @@ func (s *server) openRemote(ctx context.Context) error {
 	l, err := lc.Listen(ctx, "tcp", s.cfg.AdminListen)
 	if err != nil {
 		_, port, _ := net.SplitHostPort(s.cfg.AdminListen) // checked by config
-		n, _ := net.LookupPort("tcp", port)
+		n, _ := strconv.Atoi(port)
 		return portowner.Explain(err, "tcp", n)
 	}
 	s.adminTLS = l
