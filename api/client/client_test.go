@@ -93,7 +93,7 @@ func TestRoutes(t *testing.T) {
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("request (-want +got):\n%s", diff)
 		}
-		if acts := tt.want.Method != "GET"; acts != (key != "") {
+		if acts := tt.want.Method != http.MethodGet; acts != (key != "") {
 			t.Errorf("%s %s: Idempotency-Key %q; want one only where something is done", tt.want.Method, tt.want.Path, key)
 		}
 		mu.Unlock()
@@ -124,7 +124,7 @@ func TestDryRunStaysDry(t *testing.T) {
 	if _, err := c.PlanJob(t.Context(), api.JobCreate{Image: "x", Room: "r"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.CreateJob(t.Context(), api.JobCreate{Image: "x", Room: "r", DryRun: true}); err != nil {
+	if _, err := c.CreateJob(t.Context(), api.JobCreate{Image: "x", Room: "r", DryRun: true, JobConfirm: api.JobConfirm{PlanDigest: "p"}}); err != nil {
 		t.Error(err)
 	}
 	if diff := cmp.Diff([]bool{true, false}, dry); diff != "" {
@@ -150,14 +150,14 @@ func TestLostAnswerIsRepeated(t *testing.T) {
 		w.WriteHeader(http.StatusCreated)
 		_, _ = io.WriteString(w, `{"id":9}`)
 	}))
-	j, err := c.CreateJob(t.Context(), api.JobCreate{Image: "x", Room: "r"})
+	j, err := c.CreateJob(t.Context(), api.JobCreate{Image: "x", Room: "r", JobConfirm: api.JobConfirm{PlanDigest: "p"}})
 	if err != nil || j.ID != 9 {
 		t.Fatalf("CreateJob = %d, %v; want job 9", j.ID, err)
 	}
 	if len(keys) != 2 || keys[0] == "" || keys[0] != keys[1] {
 		t.Errorf("keys of the two tries: %q; want the same one twice", keys)
 	}
-	if _, err := c.CreateJob(t.Context(), api.JobCreate{Image: "x", Room: "r"}); err != nil {
+	if _, err := c.CreateJob(t.Context(), api.JobCreate{Image: "x", Room: "r", JobConfirm: api.JobConfirm{PlanDigest: "p"}}); err != nil {
 		t.Fatal(err)
 	}
 	if keys[2] == keys[1] {
@@ -243,5 +243,28 @@ func TestCancelled(t *testing.T) {
 	}()
 	if _, err := c.Server(ctx); !errors.Is(err, gone) {
 		t.Errorf("error = %v; want %v", err, gone)
+	}
+}
+
+// TestCreateAgreesToAPlan: without a plan CreateJob makes one and names it.
+func TestCreateAgreesToAPlan(t *testing.T) {
+	var paths []string
+	var made api.JobCreate
+	c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		paths = append(paths, r.URL.Path)
+		if r.URL.Path == api.RoutePlans {
+			_, _ = io.WriteString(w, `{"plan_digest":"seen","erase":7}`)
+			return
+		}
+		if err := json.NewDecoder(r.Body).Decode(&made); err != nil {
+			t.Error(err)
+		}
+		_, _ = io.WriteString(w, "{}")
+	}))
+	if _, err := c.CreateJob(t.Context(), api.JobCreate{Image: "x", Room: "r"}); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{api.RoutePlans, api.RouteJobs}, paths); diff != "" || made.PlanDigest != "seen" || made.ConfirmHosts != 7 {
+		t.Errorf("asked for %+v, paths:\n%s", made, diff)
 	}
 }
