@@ -103,6 +103,7 @@ type server struct {
 	begun    time.Time
 	quiet    time.Duration // control.Config.Patience
 	look     time.Duration // keeper.Config.Look
+	reload   <-chan Config // nil = none come
 	beside   bool          // tests: agents run on the server's own machine
 
 	agents, admin, plain net.Listener
@@ -113,11 +114,14 @@ type server struct {
 // Run serves until ctx ends (nil) or a part fails. It logs one line "ready"
 // and tells systemd when every socket is bound and the store is open. Errors
 // carry exit codes (*Error, *config.Error).
-func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error { return Serve(ctx, cfg, log, nil) }
+
+// Serve is Run with the configurations of later reloads, of which it takes over what config.Setting.Live marks.
+func Serve(ctx context.Context, cfg Config, log *slog.Logger, reload <-chan Config) error {
 	if err := cfg.Fill(); err != nil {
 		return err
 	}
-	s := &server{cfg: cfg, log: log, begun: time.Now()}
+	s := &server{cfg: cfg, log: log, begun: time.Now(), reload: reload}
 	err := s.open(ctx)
 	if err == nil {
 		err = s.run(ctx)

@@ -18,6 +18,7 @@ import (
 
 	"labswarm/api/client"
 	"labswarm/internal/version"
+	"labswarm/server/config"
 	"labswarm/tui/app"
 )
 
@@ -54,7 +55,10 @@ func Main(ctx context.Context, args []string, in *os.File, out, errOut io.Writer
 func newRoot(e *env) *cobra.Command {
 	state := os.Getenv("LABSWARM_STATE_DIR")
 	if state == "" {
-		state = "/var/lib/labswarm"
+		state = fileStateDir()
+	}
+	if state == "" {
+		state = config.DefaultStateDir
 	}
 	root := &cobra.Command{
 		Use:   "labswarm",
@@ -83,7 +87,7 @@ Without a command, on a terminal, it opens the console.`,
 		}
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newServe(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e))
+	root.AddCommand(newServe(e), newConfig(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e))
 	return root
 }
 
