@@ -31,6 +31,7 @@ import (
 	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
 	"labswarm/server/inventory"
+	"labswarm/server/metrics"
 	"labswarm/server/netboot"
 	"labswarm/server/netboot/bootfile"
 	"labswarm/server/seeder"
@@ -106,9 +107,12 @@ type server struct {
 	reload   <-chan Config // nil = none come
 	beside   bool          // tests: agents run on the server's own machine
 
-	agents, admin, plain net.Listener
-	seedPort             uint16
-	closers              []func() error
+	upkeep  *upkeep
+	metrics *metrics.Set
+
+	agents, admin, plain, monitor net.Listener
+	seedPort                      uint16
+	closers                       []func() error
 }
 
 // Run serves until ctx ends (nil) or a part fails. It logs one line "ready"
@@ -159,13 +163,16 @@ func (s *server) open(ctx context.Context) error {
 	if err := s.openSwarm(ctx, rec); err != nil {
 		return err
 	}
-	if s.boot, err = netboot.New(s.netbootConfig(), files, s.engine); err != nil {
+	if s.boot, err = netboot.New(s.netbootConfig(), files, countedDecider{s.engine, s.metrics}); err != nil {
 		return &config.Error{Err: err}
 	}
 	if err := s.boot.Listen(); err != nil {
 		return err
 	}
 	s.onClose(s.boot.Close)
+	if err := s.openMonitor(ctx); err != nil {
+		return err
+	}
 	return s.openAdmin(ctx)
 }
 
@@ -224,6 +231,9 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	}
 	s.seedPort = portOf(peers)
 	s.track = tracker.New(s.log.With("part", "tracker"))
+	s.openUpkeep()
+	s.openMetrics()
+	s.track.Replanned = func(reason string) { s.metrics.Replans.WithLabelValues(reason).Inc() }
 	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), mbps: s.seedMbps, roomMbps: s.cfg.RoomMbps, log: s.log,
 		served: map[[20]byte]*served{}, relays: map[[20]byte][]registry.Seed{}}
 	sw.suspect = func(name, version, why string) { s.keeper.Suspect(name, version, why) }
@@ -237,11 +247,16 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if s.beside {
 		self = inventory.Self{}
 	}
-	s.engine, err = control.New(ctx, control.Config{Store: s.store, Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
+	s.engine, err = control.New(ctx, control.Config{Store: timedStore{s.store, s.metrics}, Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
 		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
-		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet})
+		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet, Beat: s.upkeep.beat, Observe: s.transition})
 	if err != nil {
 		return err
+	}
+	if rec != nil {
+		if err := s.store.Settled(ctx); err != nil {
+			return err
+		}
 	}
 	s.keeper, err = keeper.New(ctx, keeper.Config{Store: s.store, Library: lib, Log: s.log.With("part", "images"), Serving: sw.serving, Busy: s.busy,
 		Ring: s.engine.Bell().Ring, Every: s.cfg.ScrubEvery, Rate: s.cfg.ScrubBps, Look: s.look})
@@ -282,6 +297,7 @@ func (s *server) netbootConfig() netboot.Config {
 		KeyID: order.KeyID(s.keys.ServerPublic()), PoolStart: s.cfg.PoolStart, PoolEnd: s.cfg.PoolEnd, Router: s.cfg.Router, DNS: s.cfg.DNS,
 		ProxyStyle: s.cfg.ProxyStyle, AnswerRS: s.cfg.AnswerRS, ExtraKernelArgs: s.cfg.KernelArgs,
 		LeaseFile: filepath.Join(s.cfg.StateDir, "leases.json"), Log: s.log.With("part", "netboot"),
+		CountDHCP: s.countDHCP, CountTFTP: func(result string) { s.metrics.TFTP.WithLabelValues(result).Inc() },
 		DHCPPort: s.cfg.DHCPPort, ProxyPort: s.cfg.ProxyPort, TFTPPort: s.cfg.TFTPPort, HTTPPort: s.cfg.BootHTTPPort,
 	}
 }
@@ -293,9 +309,12 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	agents := httpapi.NewAgent(s.engine, cert, s.log.With("part", "agents"))
+	agents := httpapi.NewAgent(countedAgents{s.engine, s.metrics}, cert, s.log.With("part", "agents"))
 	agents.AddRelays(s.relays)
-	admin := httpapi.NewAdmin(adminService{s.engine, s.keeper, s}, s.log.With("part", "admin"))
+	service := adminService{s.engine, s.keeper, s}
+	admin := httpapi.NewAdmin(service, s.log.With("part", "admin"))
+	agents.Observe(s.request)
+	admin.Observe(s.request)
 	parts := map[string]func(context.Context) error{
 		"jobs":    s.engine.Run,
 		"seed":    s.seeder.Run,
@@ -305,6 +324,8 @@ func (s *server) run(ctx context.Context) error {
 		"agents":  func(ctx context.Context) error { return agents.Serve(ctx, s.agents) },
 		"admin":   func(ctx context.Context) error { return admin.Serve(ctx, s.admin) },
 		"plain":   s.servePlain,
+		"upkeep":  s.upkeep.Run,
+		"monitor": func(ctx context.Context) error { return s.serveMonitor(ctx, service) },
 	}
 	if s.boot != nil { // tests without root leave it out
 		parts["netboot"] = s.boot.Run

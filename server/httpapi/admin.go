@@ -16,6 +16,7 @@ type AdminService interface {
 	JobService
 	RelayAdmin
 	EventService
+	OpsService
 	ImageList(ctx context.Context) ([]api.Image, error)
 }
 

@@ -44,6 +44,7 @@ func Main(ctx context.Context, args []string, in *os.File, out, errOut io.Writer
 	root.SetOut(out)
 	root.SetErr(errOut)
 	err := root.ExecuteContext(ctx)
+	e.handBack()
 	if err == nil {
 		return ExitOK
 	}
@@ -87,7 +88,7 @@ Without a command, on a terminal, it opens the console.`,
 		}
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newServe(e), newConfig(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e))
+	root.AddCommand(newServe(e), newConfig(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newState(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e))
 	return root
 }
 

@@ -22,6 +22,7 @@ import (
 // a job that the test moves.
 type desk struct {
 	httpapi.ImageService // no test asks it
+	httpapi.OpsService   // nor this
 	mu                   sync.Mutex
 	jobs                 []api.Job
 	gone                 bool // ended jobs are no longer in ticks

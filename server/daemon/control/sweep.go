@@ -44,6 +44,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case now := <-sweep.C:
 			e.report(e.sweep(ctx, now))
+			if e.cfg.Beat != nil {
+				e.cfg.Beat()
+			}
 		case <-seed.C:
 			e.report(e.saveSeed(ctx))
 		case <-prune.C:
