@@ -108,6 +108,9 @@ type server struct {
 	beside   bool          // tests: agents run on the server's own machine
 
 	upkeep  *upkeep
+	doctor  doctorDesk
+	library *library.Library
+	files   *bootfile.Files
 	metrics *metrics.Set
 
 	agents, admin, plain, monitor net.Listener
@@ -160,6 +163,7 @@ func (s *server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.files = files
 	if err := s.openSwarm(ctx, rec); err != nil {
 		return err
 	}
@@ -211,6 +215,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if err != nil {
 		return err
 	}
+	s.library = lib
 	if s.cfg.KeepFree >= 0 {
 		lib.KeepFree(s.cfg.KeepFree)
 	}
@@ -329,6 +334,7 @@ func (s *server) run(ctx context.Context) error {
 	}
 	if s.boot != nil { // tests without root leave it out
 		parts["netboot"] = s.boot.Run
+		parts["netwatch"] = s.watchNet
 	}
 	for what, part := range parts {
 		g.Go(func() error {

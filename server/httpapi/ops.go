@@ -5,13 +5,19 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"labswarm/api"
 )
 
+// doctorLimit is more than the probes of a Doctor wait for, side by side.
+const doctorLimit = 25 * time.Second
+
 // OpsService runs the server itself.
 type OpsService interface {
 	Snapshot(ctx context.Context) (api.Snapshot, error)
+	// Doctor examines server and network; it takes some seconds.
+	Doctor(ctx context.Context) (api.Checkup, error)
 	Health
 }
 
@@ -34,6 +40,7 @@ func (a *Admin) opsRoutes() []Route {
 			}
 			return answerStatus(w, http.StatusCreated, s)
 		}},
+		{Method: "GET", Path: api.RouteDoctor, Role: api.RoleOperator, Summary: "examine server and network; takes some seconds", Out: api.Checkup{}, h: a.doctor},
 	}
 	return append(rows, healthRoutes(a.svc)...)
 }
@@ -81,4 +88,15 @@ func plain(w http.ResponseWriter, status int, text string) error {
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(text)) // the asker has gone
 	return nil
+}
+
+func (a *Admin) doctor(w http.ResponseWriter, r *http.Request) error {
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(doctorLimit)); err != nil {
+		return fmt.Errorf("give the doctor time: %w", err)
+	}
+	d, err := a.svc.Doctor(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, d)
 }

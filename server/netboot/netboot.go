@@ -187,6 +187,9 @@ func (s *Server) pool(prefix netip.Prefix) (*dhcp.Pool, error) {
 	return dhcp.NewPool(s.cfg.PoolStart, s.cfg.PoolEnd, leaseTime, taken, store)
 }
 
+// Heard reports whether the DHCP ports have heard a boot client with this MAC lately. Call it after Listen.
+func (s *Server) Heard(mac string) bool { return s.desk.Heard(mac) }
+
 // Close closes what Listen bound and Run has not closed already. It may be
 // called at any time after Listen, more than once.
 func (s *Server) Close() error {
