@@ -52,3 +52,24 @@ func Worst(checks []Check) string {
 	}
 	return worst
 }
+
+// RouteReports are the kept reports of jobs: GET []ReportInfo; /{job} GET Rendered, ?format=json|csv|md|html.
+const RouteReports = "/v1/reports"
+
+// ReportInfo is a line of the list of reports.
+type ReportInfo struct {
+	Job       uint64    `json:"job"`
+	Room      string    `json:"room"`
+	Image     string    `json:"image"` // name/version
+	Result    string    `json:"result"`
+	Created   time.Time `json:"created"`
+	DurationS float64   `json:"duration_s"`
+	Hosts     int       `json:"hosts"`
+	Ready     int       `json:"ready"` // of them with the new image, read back
+}
+
+// Rendered is a report as a document.
+type Rendered struct {
+	Name string `json:"name"` // for a file
+	Text string `json:"text"`
+}

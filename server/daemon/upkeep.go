@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	upkeepEvery  = 5 * time.Second
+	upkeepEvery  = 2 * time.Second
 	ballastEvery = time.Minute
 	// beatLate is the age of the job loop's last round at which the server counts as stuck. A round takes milliseconds; a
 	// snapshot of a large state on a slow disk takes seconds.
@@ -29,6 +29,7 @@ type upkeep struct {
 	watchdog time.Duration
 	toldAt   atomic.Int64 // systemd was told last, UnixNano
 	lost     atomic.Bool  // the ballast went for an update
+	reports  reports
 }
 
 // beat is called by the job loop after each round. A loop that hangs is not alive, whatever timers still run: so systemd
@@ -52,7 +53,7 @@ func (u *upkeep) alive() error {
 
 // openUpkeep makes the ballast and asks systemd for its patience. A disk without room for ballast is no reason not to start.
 func (s *server) openUpkeep() {
-	u := &upkeep{s: s}
+	u := &upkeep{s: s, reports: reports{s: s, rings: map[uint64]*ring{}, saved: map[uint64]bool{}}}
 	u.beatAt.Store(time.Now().UnixNano())
 	s.upkeep = u
 	every, err := sd.SdWatchdogEnabled(false)
@@ -99,6 +100,7 @@ func (u *upkeep) tell(ctx context.Context, last string) string {
 		return last // the job loop tells it
 	}
 	u.s.metrics.Sample(tick)
+	u.reports.look(ctx, tick)
 	text := statusLine(tick.Jobs)
 	if text != last {
 		notify(u.s.log, "STATUS="+text)

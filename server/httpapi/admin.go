@@ -17,6 +17,7 @@ type AdminService interface {
 	RelayAdmin
 	EventService
 	OpsService
+	ReportService
 	ImageList(ctx context.Context) ([]api.Image, error)
 }
 

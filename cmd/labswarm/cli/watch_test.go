@@ -21,16 +21,17 @@ import (
 // desk is a server without hosts of its own: the real admin routes in front of
 // a job that the test moves.
 type desk struct {
-	httpapi.ImageService // no test asks it
-	httpapi.OpsService   // nor this
-	mu                   sync.Mutex
-	jobs                 []api.Job
-	gone                 bool // ended jobs are no longer in ticks
-	made                 []api.JobCreate
-	captured             []api.CaptureCreate
-	ring                 chan struct{}
-	ticked               chan struct{} // closed by the first tick
-	once                 sync.Once
+	httpapi.ImageService  // no test asks it
+	httpapi.OpsService    // nor this
+	httpapi.ReportService // nor this
+	mu                    sync.Mutex
+	jobs                  []api.Job
+	gone                  bool // ended jobs are no longer in ticks
+	made                  []api.JobCreate
+	captured              []api.CaptureCreate
+	ring                  chan struct{}
+	ticked                chan struct{} // closed by the first tick
+	once                  sync.Once
 }
 
 func (d *desk) set(fn func()) { d.mu.Lock(); defer d.mu.Unlock(); fn() }
