@@ -34,6 +34,7 @@ import (
 	"labswarm/server/metrics"
 	"labswarm/server/netboot"
 	"labswarm/server/netboot/bootfile"
+	"labswarm/server/notify"
 	"labswarm/server/seeder"
 	"labswarm/server/store"
 	"labswarm/swarm/peercert"
@@ -109,6 +110,7 @@ type server struct {
 
 	upkeep  *upkeep
 	doctor  doctorDesk
+	notify  *notify.Notifier
 	library *library.Library
 	files   *bootfile.Files
 	metrics *metrics.Set
@@ -258,6 +260,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if err != nil {
 		return err
 	}
+	s.openNotify()
 	if rec != nil {
 		if err := s.store.Settled(ctx); err != nil {
 			return err
@@ -330,6 +333,7 @@ func (s *server) run(ctx context.Context) error {
 		"admin":   func(ctx context.Context) error { return admin.Serve(ctx, s.admin) },
 		"plain":   s.servePlain,
 		"upkeep":  s.upkeep.Run,
+		"notify":  s.notify.Run,
 		"monitor": func(ctx context.Context) error { return s.serveMonitor(ctx, service) },
 	}
 	if s.boot != nil { // tests without root leave it out
@@ -346,9 +350,9 @@ func (s *server) run(ctx context.Context) error {
 	}
 	s.log.Info("ready", "name", s.cfg.Name, "version", version.String(), "if", s.cfg.Interface, "ip", s.ip.String(), "dhcp", s.cfg.DHCP,
 		"seed_mbps", s.seedMbps(), "agents", s.agents.Addr().String(), "socket", s.admin.Addr().String(), "key", order.KeyID(s.keys.ServerPublic()))
-	notify(s.log, sd.SdNotifyReady)
+	tellSystemd(s.log, sd.SdNotifyReady)
 	err = g.Wait()
-	notify(s.log, sd.SdNotifyStopping)
+	tellSystemd(s.log, sd.SdNotifyStopping)
 	return err
 }
 
@@ -366,8 +370,8 @@ func (s *server) servePlain(ctx context.Context) error {
 	return nil
 }
 
-// notify tells systemd; outside of it nothing happens.
-func notify(log *slog.Logger, state string) {
+// tellSystemd tells systemd; outside of it nothing happens.
+func tellSystemd(log *slog.Logger, state string) {
 	if _, err := sd.SdNotify(false, state); err != nil {
 		log.Warn("tell systemd", "state", state, "err", err)
 	}

@@ -41,8 +41,14 @@ func (s *server) openMetrics() {
 		},
 		StoreSize: func() int64 { return fileSize(filepath.Join(s.cfg.StateDir, stateFile)) },
 		ImageFree: func() int64 { return freeBytes(filepath.Join(s.cfg.StateDir, "images")) },
-		Outbox:    func() int { return -1 },
-		Scrubbed:  s.scrubbed,
+		Outbox: func() int {
+			n, err := s.notify.Pending(context.Background())
+			if err != nil {
+				return -1
+			}
+			return n
+		},
+		Scrubbed: s.scrubbed,
 	}, s.begun)
 }
 

@@ -30,6 +30,7 @@ type upkeep struct {
 	toldAt   atomic.Int64 // systemd was told last, UnixNano
 	lost     atomic.Bool  // the ballast went for an update
 	reports  reports
+	events   uint64 // number of the last that was counted
 }
 
 // beat is called by the job loop after each round. A loop that hangs is not alive, whatever timers still run: so systemd
@@ -39,7 +40,7 @@ func (u *upkeep) beat() {
 	u.beatAt.Store(now.UnixNano())
 	if u.watchdog > 0 && now.UnixNano()-u.toldAt.Load() >= int64(u.watchdog/3) {
 		u.toldAt.Store(now.UnixNano())
-		notify(u.s.log, sd.SdNotifyWatchdog)
+		tellSystemd(u.s.log, sd.SdNotifyWatchdog)
 	}
 }
 
@@ -100,17 +101,38 @@ func (u *upkeep) tell(ctx context.Context, last string) string {
 		return last // the job loop tells it
 	}
 	u.s.metrics.Sample(tick)
+	u.countEvents(ctx)
 	u.reports.look(ctx, tick)
 	text := statusLine(tick.Jobs)
 	if text != last {
-		notify(u.s.log, "STATUS="+text)
+		tellSystemd(u.s.log, "STATUS="+text)
 	}
 	return text
+}
+
+// countEvents counts what only the event log tells.
+func (u *upkeep) countEvents(ctx context.Context) {
+	if u.events == 0 {
+		// Older ones were counted by the process before. An error is one of the store, which the job loop tells.
+		u.events, _ = u.s.engine.LastEvent(ctx)
+		return
+	}
+	list, err := u.s.engine.EventsSince(ctx, u.events, 1000)
+	if err != nil {
+		return
+	}
+	for _, e := range list {
+		u.events = e.Seq
+		if e.Code == "image_damaged" {
+			u.s.metrics.ScrubErrors.Inc()
+		}
+	}
 }
 
 // adopt takes over a reloaded configuration's live settings.
 func (s *server) adopt(cfg Config) {
 	s.keeper.SetScrub(cfg.ScrubEvery, cfg.ScrubBps)
+	s.notify.Configure(cfg.Notify)
 }
 
 // statusLine is what `systemctl status` shows: "job 118: 27/40 done".
