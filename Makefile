@@ -84,7 +84,7 @@ install: ## program, boot files, unit and example configuration: prefix=/usr/loc
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(datadir)/labswarm/boot $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
 	install -d -m 0750 $(DESTDIR)$(sysconfdir)/labswarm $(DESTDIR)$(sysconfdir)/labswarm/conf.d
 	install -m 0755 $(BIN)/labswarm $(DESTDIR)$(bindir)/labswarm
-	@if [ -f $(BOOT)/initrd.img ]; then find $(BOOT) -maxdepth 1 -type f -exec install -m 0644 -t $(DESTDIR)$(datadir)/labswarm/boot {} + ; \
+	@if [ -f $(BOOT)/initrd.img ]; then find -L $(BOOT)/ -maxdepth 1 -type f -exec install -m 0644 -t $(DESTDIR)$(datadir)/labswarm/boot {} + ; \
 		else echo "no boot files yet: make initramfs, then make install again"; fi
 	$(AS_PLACED) scripts/labswarm.service > $(DESTDIR)$(unitdir)/labswarm.service
 	install -m 0644 scripts/labswarm.sysusers $(DESTDIR)$(sysusersdir)/labswarm.conf
