@@ -86,6 +86,34 @@ $(GOLDEN)/tiny.img: scripts/golden-tiny.sh scripts/lib.sh scripts/disk.sh $(wild
 golden: setup ## the golden images: a real Debian and a tiny OS for tests
 	@$(MAKE) --no-print-directory $(GOLDEN)/debian.img $(GOLDEN)/tiny.img
 
+# ---- installing -------------------------------------------------------------
+
+prefix     ?= /usr/local
+bindir     ?= $(prefix)/bin
+datadir    ?= $(prefix)/share
+sysconfdir ?= /etc
+unitdir    ?= /usr/lib/systemd/system
+sysusersdir ?= /usr/lib/sysusers.d
+AS_PLACED  := sed -e 's|@bindir@|$(bindir)|g' -e 's|@datadir@|$(datadir)|g'
+
+.PHONY: install
+install: ## program, boot files, unit and example configuration: prefix=/usr/local DESTDIR=; never enables the service
+	@test -x $(BIN)/labswarm || { echo "make build first"; exit 1; }
+	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(datadir)/labswarm/boot $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
+	install -d -m 0750 $(DESTDIR)$(sysconfdir)/labswarm $(DESTDIR)$(sysconfdir)/labswarm/conf.d
+	install -m 0755 $(BIN)/labswarm $(DESTDIR)$(bindir)/labswarm
+	@if [ -f $(BOOT)/initrd.img ]; then find -L $(BOOT)/ -maxdepth 1 -type f -exec install -m 0644 -t $(DESTDIR)$(datadir)/labswarm/boot {} + ; \
+		else echo "no boot files yet: make initramfs, then make install again"; fi
+	$(AS_PLACED) scripts/labswarm.service > $(DESTDIR)$(unitdir)/labswarm.service
+	install -m 0644 scripts/labswarm.sysusers $(DESTDIR)$(sysusersdir)/labswarm.conf
+	@# A configuration that is there belongs to its admin.
+	@test -e $(DESTDIR)$(sysconfdir)/labswarm/labswarm.toml || { $(AS_PLACED) scripts/labswarm.toml > $(DESTDIR)$(sysconfdir)/labswarm/labswarm.toml; \
+		chmod 0640 $(DESTDIR)$(sysconfdir)/labswarm/labswarm.toml; }
+	@# The service's user reads the configuration. In a package (DESTDIR) that is for the package to do.
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then systemd-sysusers labswarm.conf && chgrp -R labswarm $(sysconfdir)/labswarm; \
+		if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi; fi
+	@echo "installed. Not enabled: write the interface into $(sysconfdir)/labswarm/labswarm.toml, then: systemctl enable --now labswarm"
+
 # ---- running ----------------------------------------------------------------
 
 .PHONY: demo

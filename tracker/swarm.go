@@ -37,6 +37,7 @@ type swarm struct {
 	expected  int                  // hosts that are booting and will join
 	causes    map[string]string    // leaves and why, as logged
 	subs      map[string]map[*subscription]struct{}
+	replanned func(reason string) // Tracker.Replanned
 }
 
 // subscription is one reader of a host's assignments.
@@ -149,6 +150,9 @@ func (s *swarm) pass(p plan.Assignment, old, a api.Assignment) {
 	}
 	if old.Parent != a.Parent {
 		delete(s.strays, p.Host)
+		if old.Rev != 0 && s.replanned != nil {
+			s.replanned(cmp.Or(p.Cause, "moved"))
+		}
 	}
 	s.rev++
 	a.Rev = s.rev

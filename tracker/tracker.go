@@ -65,6 +65,10 @@ type Tracker struct {
 	log     *slog.Logger
 	handler *announce.Handler
 
+	// Replanned is told of each host that gets another parent, with the planner's reason ("moved" = none of its own).
+	// Set it before the first swarm; nil = nobody. It must be quick.
+	Replanned func(reason string)
+
 	mu     sync.Mutex
 	swarms map[[20]byte]*swarm
 }
@@ -109,6 +113,7 @@ func (t *Tracker) AddSwarm(spec SwarmSpec) error {
 	}
 	if s == nil {
 		s = newSwarm(spec, t.log)
+		s.replanned = t.Replanned
 		t.swarms[spec.InfoHash] = s
 	}
 	s.spec = spec

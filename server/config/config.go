@@ -1,12 +1,15 @@
 // Package config holds what `labswarm serve` can be told, its defaults and its
-// checks. It reads no file: today everything comes from flags. Called by
-// cmd/labswarm (to fill it in) and server/daemon.
+// checks. One table (Settings) gives the keys of the configuration file, the flags of
+// `serve`, the environment and the printed form. Called by cmd/labswarm and server/daemon.
 package config
 
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/mail"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,13 +46,26 @@ type Config struct {
 	ScrubEvery time.Duration // between two scrubs of an image version, 0 = never
 	ScrubBps   int64         // bytes per second a scrub reads, 0 = no limit
 
-	AdminListen string            // ADDR:PORT of the admin API over TLS with tokens; "" = the socket only
-	SocketGroup string            // group that may open the admin socket; "" = that of the state folder's owner
-	AdminRoles  map[string]string // what a group may do over the socket: viewer, operator, admin
+	AdminListen   string            // ADDR:PORT of the admin API over TLS with tokens; "" = the socket only
+	SocketGroup   string            // group that may open the admin socket; "" = that of the state folder's owner
+	AdminRoles    map[string]string // what a group may do over the socket: viewer, operator, admin
+	Debug         bool              // log every step
+	MetricsListen string            // HOST:PORT of /metrics, /healthz and /readyz over TCP, "" = none
+	Notify        Notify
 
 	// Ports, 0 = the documented ones. Others are for tests.
 	AgentPort, PeerPort, TrackerPort            int
 	DHCPPort, ProxyPort, TFTPPort, BootHTTPPort int
+}
+
+// Notify says who is told of ends and alarms. Nobody is when Webhook and MailHost are "".
+type Notify struct {
+	Webhook                string // URL
+	WebhookCredential      string // name of a systemd credential, or absolute path of a file
+	MailHost               string // HOST or HOST:PORT
+	MailFrom, MailUser     string
+	MailTo                 []string
+	MailPasswordCredential string // as WebhookCredential
 }
 
 // Default returns the safe defaults; StateDir and Interface must still be set.
@@ -140,6 +156,7 @@ func (c *Config) Fill() error {
 			bad("port %d is out of range", p)
 		}
 	}
+	c.checkListen(bad)
 	if c.BootDir == "" {
 		c.BootDir = filepath.Join(c.StateDir, "boot")
 	}
@@ -153,4 +170,34 @@ func (c *Config) Fill() error {
 		return &Error{Err: errors.Join(errs...)}
 	}
 	return nil
+}
+
+// checkListen checks what names other machines.
+func (c *Config) checkListen(bad func(string, ...any)) {
+	if c.MetricsListen != "" {
+		if _, _, err := net.SplitHostPort(c.MetricsListen); err != nil {
+			bad("--metrics-listen %q: write ADDRESS:PORT, for example 127.0.0.1:7443", c.MetricsListen)
+		}
+	}
+	n := c.Notify
+	if n.Webhook != "" {
+		u, err := url.Parse(n.Webhook)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil {
+			bad("--notify-webhook: write http:// or https:// with a host and without a password in it")
+		}
+		if n.WebhookCredential == "" {
+			bad("--notify-webhook needs --notify-webhook-credential: messages are signed with that secret")
+		}
+	}
+	if (n.MailHost == "") != (len(n.MailTo) == 0) {
+		bad("mail needs both --notify-mail-host and --notify-mail-to")
+	}
+	for _, to := range append([]string{n.MailFrom}, n.MailTo...) {
+		if a, err := mail.ParseAddress(to); to != "" && (err != nil || a.Address != to) {
+			bad("mail address %q: write it as user@host", to)
+		}
+	}
+	if (n.MailUser == "") != (n.MailPasswordCredential == "") {
+		bad("--notify-mail-user and --notify-mail-password-credential go together")
+	}
 }

@@ -33,8 +33,10 @@ import (
 	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
 	"labswarm/server/inventory"
+	"labswarm/server/metrics"
 	"labswarm/server/netboot"
 	"labswarm/server/netboot/bootfile"
+	"labswarm/server/notify"
 	"labswarm/server/seeder"
 	"labswarm/server/store"
 	"labswarm/swarm/peercert"
@@ -108,24 +110,35 @@ type server struct {
 	begun    time.Time
 	quiet    time.Duration // control.Config.Patience
 	look     time.Duration // keeper.Config.Look
+	reload   <-chan Config // nil = none come
 	beside   bool          // tests: agents run on the server's own machine
 
-	agents, admin, plain net.Listener
-	adminTLS             net.Listener // nil = no --admin-listen
-	adminCert            tls.Certificate
-	peers                access.Peers
-	seedPort             uint16
-	closers              []func() error
+	upkeep  *upkeep
+	doctor  doctorDesk
+	notify  *notify.Notifier
+	library *library.Library
+	files   *bootfile.Files
+	metrics *metrics.Set
+
+	agents, admin, plain, monitor net.Listener
+	adminTLS                      net.Listener // nil = no --admin-listen
+	adminCert                     tls.Certificate
+	peers                         access.Peers
+	seedPort                      uint16
+	closers                       []func() error
 }
 
 // Run serves until ctx ends (nil) or a part fails. It logs one line "ready"
 // and tells systemd when every socket is bound and the store is open. Errors
 // carry exit codes (*Error, *config.Error).
-func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error { return Serve(ctx, cfg, log, nil) }
+
+// Serve is Run with the configurations of later reloads, of which it takes over what config.Setting.Live marks.
+func Serve(ctx context.Context, cfg Config, log *slog.Logger, reload <-chan Config) error {
 	if err := cfg.Fill(); err != nil {
 		return err
 	}
-	s := &server{cfg: cfg, log: log, begun: time.Now()}
+	s := &server{cfg: cfg, log: log, begun: time.Now(), reload: reload}
 	err := s.open(ctx)
 	if err == nil {
 		err = s.run(ctx)
@@ -162,16 +175,20 @@ func (s *server) open(ctx context.Context) error {
 		return err
 	}
 	_, s.enrol = files.Get(bootfile.NameEnrolInitrd)
+	s.files = files
 	if err := s.openSwarm(ctx, rec); err != nil {
 		return err
 	}
-	if s.boot, err = netboot.New(s.netbootConfig(), files, s.engine); err != nil {
+	if s.boot, err = netboot.New(s.netbootConfig(), files, countedDecider{s.engine, s.metrics}); err != nil {
 		return &config.Error{Err: err}
 	}
 	if err := s.boot.Listen(); err != nil {
 		return err
 	}
 	s.onClose(s.boot.Close)
+	if err := s.openMonitor(ctx); err != nil {
+		return err
+	}
 	return s.openAdmin(ctx)
 }
 
@@ -210,6 +227,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if err != nil {
 		return err
 	}
+	s.library = lib
 	if s.cfg.KeepFree >= 0 {
 		lib.KeepFree(s.cfg.KeepFree)
 	}
@@ -230,6 +248,9 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	}
 	s.seedPort = portOf(peers)
 	s.track = tracker.New(s.log.With("part", "tracker"))
+	s.openUpkeep()
+	s.openMetrics()
+	s.track.Replanned = func(reason string) { s.metrics.Replans.WithLabelValues(reason).Inc() }
 	sw := &swarms{lib: lib, seeder: s.seeder, track: s.track, addr: netip.AddrPortFrom(s.ip, s.seedPort), mbps: s.seedMbps, roomMbps: s.cfg.RoomMbps, log: s.log,
 		served: map[[20]byte]*served{}, relays: map[[20]byte][]registry.Seed{}}
 	sw.suspect = func(name, version, why string, cells ...int64) { s.keeper.Suspect(name, version, why, cells...) }
@@ -246,11 +267,17 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	if s.book, err = access.Open(ctx, s.store, s.log.With("part", "admin")); err != nil {
 		return err
 	}
-	s.engine, err = control.New(ctx, control.Config{Store: s.book.Store(), Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
+	s.engine, err = control.New(ctx, control.Config{Store: timedStore{s.book.Store(), s.metrics}, Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
 		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
-		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet, Lab: s.lab, CanEnrol: s.canEnrol, NameTaken: s.nameTaken})
+		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet, Lab: s.lab, CanEnrol: s.canEnrol, NameTaken: s.nameTaken, Beat: s.upkeep.beat, Observe: s.transition})
 	if err != nil {
 		return err
+	}
+	s.openNotify()
+	if rec != nil {
+		if err := s.store.Settled(ctx); err != nil {
+			return err
+		}
 	}
 	heal := &healer{pass: s.engine.PeerPass, hosts: s.engine.Holders, log: s.log.With("part", "heal"),
 		relays: func(ih [20]byte) []relays.Holder { return s.relays.Holders(ih) }} // the book is made below
@@ -293,6 +320,7 @@ func (s *server) netbootConfig() netboot.Config {
 		KeyID: order.KeyID(s.keys.ServerPublic()), PoolStart: s.cfg.PoolStart, PoolEnd: s.cfg.PoolEnd, Router: s.cfg.Router, DNS: s.cfg.DNS,
 		ProxyStyle: s.cfg.ProxyStyle, AnswerRS: s.cfg.AnswerRS, ExtraKernelArgs: s.cfg.KernelArgs,
 		LeaseFile: filepath.Join(s.cfg.StateDir, "leases.json"), Log: s.log.With("part", "netboot"),
+		CountDHCP: s.countDHCP, CountTFTP: func(result string) { s.metrics.TFTP.WithLabelValues(result).Inc() },
 		DHCPPort: s.cfg.DHCPPort, ProxyPort: s.cfg.ProxyPort, TFTPPort: s.cfg.TFTPPort, HTTPPort: s.cfg.BootHTTPPort,
 	}
 }
@@ -304,10 +332,13 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	agents := httpapi.NewAgent(s.engine, cert, s.log.With("part", "agents"))
+	agents := httpapi.NewAgent(countedAgents{s.engine, s.metrics}, cert, s.log.With("part", "agents"))
 	agents.AddRelays(s.relays)
-	admin := httpapi.NewAdmin(adminService{s.engine, s.keeper, s.book, s}, s.log.With("part", "admin"))
+	service := adminService{s.engine, s.keeper, s.book, s}
+	admin := httpapi.NewAdmin(service, s.log.With("part", "admin"))
 	admin.Use(s.book, s.peers)
+	agents.Observe(s.request)
+	admin.Observe(s.request)
 	parts := map[string]func(context.Context) error{
 		"jobs":    s.engine.Run,
 		"seed":    s.seeder.Run,
@@ -318,9 +349,13 @@ func (s *server) run(ctx context.Context) error {
 		"admin":   func(ctx context.Context) error { return admin.Serve(ctx, s.admin) },
 		"plain":   s.servePlain,
 		"remote":  func(ctx context.Context) error { return s.serveRemote(ctx, admin) },
+		"upkeep":  s.upkeep.Run,
+		"notify":  s.notify.Run,
+		"monitor": func(ctx context.Context) error { return s.serveMonitor(ctx, service) },
 	}
 	if s.boot != nil { // tests without root leave it out
 		parts["netboot"] = s.boot.Run
+		parts["netwatch"] = s.watchNet
 	}
 	for what, part := range parts {
 		g.Go(func() error {
@@ -332,9 +367,9 @@ func (s *server) run(ctx context.Context) error {
 	}
 	s.log.Info("ready", "name", s.cfg.Name, "version", version.String(), "if", s.cfg.Interface, "ip", s.ip.String(), "dhcp", s.cfg.DHCP,
 		"seed_mbps", s.seedMbps(), "agents", s.agents.Addr().String(), "socket", s.admin.Addr().String(), "key", order.KeyID(s.keys.ServerPublic()))
-	notify(s.log, sd.SdNotifyReady)
+	tellSystemd(s.log, sd.SdNotifyReady)
 	err = g.Wait()
-	notify(s.log, sd.SdNotifyStopping)
+	tellSystemd(s.log, sd.SdNotifyStopping)
 	return err
 }
 
@@ -352,8 +387,8 @@ func (s *server) servePlain(ctx context.Context) error {
 	return nil
 }
 
-// notify tells systemd; outside of it nothing happens.
-func notify(log *slog.Logger, state string) {
+// tellSystemd tells systemd; outside of it nothing happens.
+func tellSystemd(log *slog.Logger, state string) {
 	if _, err := sd.SdNotify(false, state); err != nil {
 		log.Warn("tell systemd", "state", state, "err", err)
 	}

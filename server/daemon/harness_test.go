@@ -42,13 +42,14 @@ type site struct {
 	image string
 	disk  []byte // the image's source disk
 
-	codec  string        // of imports, "" = the usual
-	admin  string        // --admin-listen at the next start
-	plain  bool          // --plain-peers at the next start
-	rate   int64         // --seed-rate at the next start, bytes per second
-	quiet  time.Duration // patience with agents of the next start, 0 = the usual
-	look   time.Duration // keeper.Config.Look of the next start, 0 = the usual
-	beside bool          // agents run on this machine from the next start on
+	codec   string        // of imports, "" = the usual
+	admin   string        // --admin-listen at the next start
+	plain   bool          // --plain-peers at the next start
+	rate    int64         // --seed-rate at the next start, bytes per second
+	quiet   time.Duration // patience with agents of the next start, 0 = the usual
+	look    time.Duration // keeper.Config.Look of the next start, 0 = the usual
+	metrics string        // --metrics-listen of the next start
+	beside  bool          // agents run on this machine from the next start on
 
 	srv  *server
 	stop context.CancelFunc
@@ -113,6 +114,7 @@ func (s *site) start() {
 	cfg.StateDir, cfg.Interface = s.dir, "lo"
 	cfg.AgentPort, cfg.PeerPort, cfg.TrackerPort, cfg.PlainPeers, cfg.SeedRateBps = 0, 0, 0, s.plain, s.rate
 	cfg.AdminListen = s.admin
+	cfg.MetricsListen = s.metrics
 	if s.srv != nil { // a restarted server has its old ports
 		cfg.AgentPort, cfg.PeerPort = s.srv.cfg.AgentPort, s.srv.cfg.PeerPort
 	}
@@ -123,6 +125,9 @@ func (s *site) start() {
 	rec, err := srv.openState()
 	if err == nil {
 		err = srv.openSwarm(s.t.Context(), rec)
+	}
+	if err == nil {
+		err = srv.openMonitor(s.t.Context())
 	}
 	if err == nil {
 		err = srv.openAdmin(s.t.Context())

@@ -36,7 +36,7 @@ func newDesk(t testing.TB) *desk {
 		t.Fatal(err)
 	}
 	d := &desk{t: t, book: book, e: engineOn(t, book.Store())}
-	d.admin = httpapi.NewAdmin(admin{d.e, nil, book}, log)
+	d.admin = httpapi.NewAdmin(admin{Engine: d.e, AccessService: book}, log)
 	d.admin.Use(book, access.Peers{})
 	return d
 }

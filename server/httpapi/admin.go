@@ -24,6 +24,8 @@ type AdminService interface {
 	RelayAdmin
 	EventService
 	AccessService
+	OpsService
+	ReportService
 	ImageList(ctx context.Context) ([]api.Image, error)
 }
 
@@ -38,6 +40,7 @@ type Admin struct {
 	peers access.Peers
 	lag   time.Duration // a reader of events that takes longer for one is cut
 
+	handler   http.Handler           // mux, with whoever observes it
 	document  func() ([]byte, error) // OpenAPI, made once
 	bad       *sources               // requests without a valid token
 	strangers *rate.Limiter          // of those in the audit log
@@ -59,6 +62,7 @@ func NewAdmin(svc AdminService, log *slog.Logger) *Admin {
 		defer done()
 		return fail(http.StatusNotFound, api.CodeNotFound, "no route %s %s", r.Method, r.URL.Path)
 	}))
+	a.handler = a.mux
 	return a
 }
 
@@ -75,7 +79,7 @@ func (a *Admin) Handler(c access.Caller) http.Handler {
 
 // Serve answers on the unix socket l until ctx ends.
 func (a *Admin) Serve(ctx context.Context, l net.Listener) error {
-	srv := server(a.mux, a.log)
+	srv := server(a.handler, a.log)
 	srv.ConnContext = a.onSocket
 	return serve(ctx, srv, l)
 }
@@ -83,7 +87,7 @@ func (a *Admin) Serve(ctx context.Context, l net.Listener) error {
 // ServeTLS answers on l until ctx ends, whoever shows a token. Clients pin the
 // key of cert.
 func (a *Admin) ServeTLS(ctx context.Context, l net.Listener, cert tls.Certificate) error {
-	srv := server(a.mux, a.log)
+	srv := server(a.handler, a.log)
 	srv.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
 		return context.WithValue(ctx, doorKey{}, &door{bearer: true})
 	}

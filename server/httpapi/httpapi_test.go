@@ -75,7 +75,9 @@ func book(t testing.TB, e *control.Engine) (*relays.Book, string) {
 
 type admin struct {
 	*control.Engine
-	httpapi.ImageService // no test asks it
+	httpapi.ImageService  // no test asks it
+	httpapi.OpsService    // nor this
+	httpapi.ReportService // nor this
 	httpapi.AccessService
 }
 
@@ -154,7 +156,7 @@ func FuzzRequests(f *testing.F) {
 	relayBook, token := book(f, e)
 	listener.AddRelays(relayBook)
 	agents := listener.Handler()
-	admins := httpapi.NewAdmin(admin{e, nil, nil}, log).Handler(root)
+	admins := httpapi.NewAdmin(admin{e, nil, nil, nil, nil}, log).Handler(root)
 	state := clientState(f)
 	f.Fuzz(func(t *testing.T, route int, body []byte) {
 		if route < 0 || route >= len(routes) {
@@ -194,7 +196,7 @@ func TestRoutesAreDisjoint(t *testing.T) {
 	relayBook, _ := book(t, e)
 	listener.AddRelays(relayBook)
 	agents := listener.Handler()
-	admins := httpapi.NewAdmin(admin{e, nil, nil}, log).Handler(root)
+	admins := httpapi.NewAdmin(admin{e, nil, nil, nil, nil}, log).Handler(root)
 	state := clientState(t)
 	try := func(h http.Handler, method, route string) int {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -28,6 +28,8 @@ type Config struct {
 	ExtraKernelArgs string     // appended to every agent command line
 	LeaseFile       string     // JSON file of the leases in mode dhcp, "" = RAM only
 	Log             *slog.Logger
+	CountDHCP       func(kind, result string) // told of each DHCP packet: its type; answered, silent, bad or dropped. nil = nobody
+	CountTFTP       func(result string)       // told of each transfer: ok, ended (by the client), refused or failed. nil = nobody
 
 	// Ports for tests, 0 = the real ones.
 	DHCPPort, ProxyPort, TFTPPort, HTTPPort int

@@ -87,6 +87,12 @@ func New(cfg Config, files *bootfile.Files, d Decider) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up netboot: %w", err)
 	}
+	if cfg.CountDHCP == nil {
+		cfg.CountDHCP = func(string, string) {}
+	}
+	if cfg.CountTFTP == nil {
+		cfg.CountTFTP = func(string) {}
+	}
 	return &Server{cfg: cfg, files: files, dec: d}, nil
 }
 
@@ -115,12 +121,12 @@ func (s *Server) Listen() (err error) {
 	s.desk = s.newDesk(ifi, prefix, pool)
 	if s.cfg.Mode != ModeOff {
 		if s.dhcp, err = dhcp.Listen(ctx, dhcp.ServerConfig{Site: s.site(prefix, scripts), Interface: ifi, Pool: pool, Desk: s.desk,
-			Log: s.cfg.Log, Port: s.cfg.DHCPPort, ProxyPort: s.cfg.ProxyPort}); err != nil {
+			Log: s.cfg.Log, Count: s.cfg.CountDHCP, Port: s.cfg.DHCPPort, ProxyPort: s.cfg.ProxyPort}); err != nil {
 			return err
 		}
 	}
 	if s.tftp, err = tftp.Listen(ctx, tftp.Config{IP: prefix.Addr(), Interface: ifi.Name, Port: s.cfg.TFTPPort, Files: s.files,
-		Scripts: scripts, Desk: s.desk, Log: s.cfg.Log}); err != nil {
+		Scripts: scripts, Desk: s.desk, Count: s.cfg.CountTFTP, Log: s.cfg.Log}); err != nil {
 		return err
 	}
 	if s.http, err = httpboot.Listen(ctx, httpboot.Config{IP: prefix.Addr(), Port: s.cfg.HTTPPort, Files: s.files,
@@ -180,6 +186,9 @@ func (s *Server) pool(prefix netip.Prefix) (*dhcp.Pool, error) {
 	taken := []netip.Addr{prefix.Addr(), s.cfg.Router, s.cfg.DNS, prefix.Masked().Addr(), lastAddr(prefix)}
 	return dhcp.NewPool(s.cfg.PoolStart, s.cfg.PoolEnd, leaseTime, taken, store)
 }
+
+// Heard reports whether the DHCP ports have heard a boot client with this MAC lately. Call it after Listen.
+func (s *Server) Heard(mac string) bool { return s.desk.Heard(mac) }
 
 // Close closes what Listen bound and Run has not closed already. It may be
 // called at any time after Listen, more than once.

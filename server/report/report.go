@@ -24,6 +24,7 @@ type Report struct {
 	DurationS     float64   `json:"duration_s"`      // from the job's creation to its end, or to now
 	Cells         Cells     `json:"cells"`           // of all proven hosts together
 	Hosts         []Host    `json:"hosts"`
+	Samples       []Sample  `json:"samples,omitempty"` // figures over time, oldest first; none of jobs that the server did not see to their end
 }
 
 // Cells tells what was on disks already and what travelled.
@@ -73,6 +74,15 @@ type Host struct {
 	Code           string    `json:"code,omitempty"`
 	Error          string    `json:"error"`
 	Timeline       []Entry   `json:"timeline"`
+	PONR           bool      `json:"ponr,omitempty"` // its old content is gone
+	Warnings       []string  `json:"warnings,omitempty"`
+}
+
+// Sample is a look at all hosts together.
+type Sample struct {
+	TS     float64 `json:"t_s"` // seconds after the job's creation
+	Server int64   `json:"bytes_from_seed"`
+	Peers  int64   `json:"bytes_from_peers"`
 }
 
 // Entry is one event, t_s seconds after the job's creation.
@@ -96,7 +106,7 @@ func Make(j api.Job, now time.Time) Report {
 		h := Host{
 			Name: s.Host, MAC: s.MAC, Firmware: s.Firmware, State: s.State, Attempts: s.Attempt,
 			BytesFromSeed: s.BytesFromSeed, BytesFromPeers: s.BytesFromPeers, CellsTotal: j.Cells, CellsWritten: s.CellsWritten, CellsKept: s.CellsKept,
-			Verified: s.Verified, LocalOS: s.OSSeen, Code: s.Code, Error: s.Error, Timeline: []Entry{},
+			Verified: s.Verified, LocalOS: s.OSSeen, Code: s.Code, Error: s.Error, Timeline: []Entry{}, PONR: s.PONR, Warnings: s.Warnings,
 		}
 		for _, e := range s.Timeline {
 			h.Timeline = append(h.Timeline, Entry{TS: seconds(e.At.Sub(j.Created)), Event: e.Event})

@@ -33,6 +33,7 @@ type Bolt struct {
 	db      *bolt.DB
 	path    string
 	changes atomic.Uint64
+	ballast ballast
 }
 
 // Recovery says what Open had to do to get a readable store. Live jobs must be
@@ -45,7 +46,7 @@ type Recovery struct {
 
 // Open opens or creates the store at path. When the file is damaged, the
 // newest good snapshot in snapshotDir takes its place under a new fence epoch
-// and Recovery says so; it is nil otherwise. Errors: *LockedError,
+// and Recovery says so, as it does after Restore and until Settled; it is nil otherwise. Errors: *LockedError,
 // *SchemaError, *DamagedError.
 func Open(path, snapshotDir string) (*Bolt, *Recovery, error) {
 	db, err := openFile(path)
@@ -54,7 +55,11 @@ func Open(path, snapshotDir string) (*Bolt, *Recovery, error) {
 		if err := s.prepare(false); err != nil {
 			return nil, nil, errors.Join(err, db.Close())
 		}
-		return s, nil, nil
+		rec, err := s.noted()
+		if err != nil {
+			return nil, nil, errors.Join(err, db.Close())
+		}
+		return s, rec, nil
 	}
 	var locked *LockedError
 	if errors.As(err, &locked) || errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
@@ -106,7 +111,11 @@ func recoverFrom(path, snapshotDir string, cause error) (*Bolt, *Recovery, error
 		if err := s.prepare(true); err != nil {
 			return nil, nil, errors.Join(err, db.Close())
 		}
-		return s, &Recovery{Damaged: aside, Snapshot: snap, Cause: cause.Error()}, nil
+		rec := &Recovery{Damaged: aside, Snapshot: snap, Cause: cause.Error()}
+		if err := s.note(rec); err != nil {
+			return nil, nil, errors.Join(err, db.Close())
+		}
+		return s, rec, nil
 	}
 	return nil, nil, &DamagedError{Path: path, Err: cause}
 }
@@ -205,7 +214,11 @@ func (s *Bolt) Update(ctx context.Context, fn func(Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := s.db.Batch(func(tx *bolt.Tx) error { return fn(&boltTx{b: tx.Bucket(bucket), write: true}) })
+	write := func(tx *bolt.Tx) error { return fn(&boltTx{b: tx.Bucket(bucket), write: true}) }
+	err := s.db.Batch(write)
+	if diskFull(err) && s.dropBallast() {
+		err = s.db.Batch(write)
+	}
 	if err != nil {
 		return closedErr(err)
 	}

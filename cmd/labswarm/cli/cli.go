@@ -18,6 +18,7 @@ import (
 
 	"labswarm/api/client"
 	"labswarm/internal/version"
+	"labswarm/server/config"
 	"labswarm/tui/app"
 )
 
@@ -44,6 +45,7 @@ func Main(ctx context.Context, args []string, in *os.File, out, errOut io.Writer
 	root.SetOut(out)
 	root.SetErr(errOut)
 	err := root.ExecuteContext(ctx)
+	e.handBack()
 	if err == nil {
 		return ExitOK
 	}
@@ -55,7 +57,10 @@ func Main(ctx context.Context, args []string, in *os.File, out, errOut io.Writer
 func newRoot(e *env) *cobra.Command {
 	state := os.Getenv("LABSWARM_STATE_DIR")
 	if state == "" {
-		state = "/var/lib/labswarm"
+		state = fileStateDir()
+	}
+	if state == "" {
+		state = config.DefaultStateDir
 	}
 	root := &cobra.Command{
 		Use:   "labswarm",
@@ -86,7 +91,7 @@ Without a command, on a terminal, it opens the console.`,
 		return e.prepare(cmd)
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newServe(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newToken(e), newAudit(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e), newMan(e))
+	root.AddCommand(newServe(e), newConfig(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newToken(e), newAudit(e), newDoctor(e), newReport(e), newState(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e), newMan(e))
 	e.completions(root)
 	return root
 }

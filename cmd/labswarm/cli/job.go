@@ -288,12 +288,16 @@ func newJobCancel(e *env) *cobra.Command {
 }
 
 func newJobReport(e *env) *cobra.Command {
-	return &cobra.Command{Use: "report [JOB]", Short: "the result of a job; --json for all of it", Args: atMostOne, RunE: func(cmd *cobra.Command, args []string) error {
+	var file reportFile
+	cmd := &cobra.Command{Use: "report [JOB]", Short: "the result of a job; --json for all of it", Args: atMostOne, RunE: func(cmd *cobra.Command, args []string) error {
 		c := e.client()
 		defer c.Close()
 		id, err := jobID(cmd, c, args)
 		if err != nil {
 			return err
+		}
+		if file.wanted() {
+			return file.write(cmd, e, c, id)
 		}
 		if e.json {
 			r, err := c.Report(cmd.Context(), id)
@@ -308,6 +312,8 @@ func newJobReport(e *env) *cobra.Command {
 		}
 		return e.report(j)
 	}}
+	file.add(cmd)
+	return cmd
 }
 
 // report prints verdict first, exceptions second, figures last.

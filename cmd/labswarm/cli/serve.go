@@ -1,109 +1,217 @@
 package cli
 
 import (
-	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"labswarm/internal/units"
 	"labswarm/server/config"
 	"labswarm/server/daemon"
 )
 
-// serveFlags are the flags that are not plain fields of config.Config.
-type serveFlags struct {
-	pool, router, dns, rate string
-	keepFree, scrubRate     string
-	debug                   bool
+// settingFlag is one setting as a flag. It only collects: config.Load gives the words their meaning, so that flag, file and
+// environment are read by the same code.
+type settingFlag struct {
+	s     *config.Setting
+	value string
+}
+
+func (f *settingFlag) String() string { return f.value }
+
+// Set implements pflag.Value. A table may be given in several flags.
+func (f *settingFlag) Set(v string) error {
+	var scratch config.Config
+	if err := f.s.Set(&scratch, v); err != nil {
+		return err
+	}
+	if f.s.Kind == config.Map && f.value != "" {
+		v = f.value + "," + v
+	}
+	f.value = v
+	return nil
+}
+
+// Type implements pflag.Value: it is what `--help` prints behind the flag.
+func (f *settingFlag) Type() string {
+	return [...]string{"string", "int", "bool", "strings", "NAME=N"}[f.s.Kind]
+}
+
+// configFlags is where a command's configuration comes from.
+type configFlags struct {
+	file string
+}
+
+// add gives cmd all settings as flags; --state-dir is the root's.
+func (c *configFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	file := os.Getenv("LABSWARM_CONFIG")
+	if file == "" {
+		file = config.DefaultFile
+	}
+	f.StringVar(&c.file, "config", file, "configuration file; conf.d/*.toml beside it follow (or LABSWARM_CONFIG)")
+	def := config.Default()
+	settings := config.Settings()
+	for i := range settings {
+		s := &settings[i]
+		if s.Flag == "state-dir" {
+			continue
+		}
+		flag := f.VarPF(&settingFlag{s, s.Get(&def)}, s.Flag, "", s.Help)
+		if s.Kind == config.Bool {
+			flag.NoOptDefVal = "true"
+		}
+	}
+}
+
+// source is what the command line says. A file that a person named must exist.
+func (c *configFlags) source(cmd *cobra.Command) config.Source {
+	src := config.Source{File: c.file, Must: cmd.Flags().Changed("config") || os.Getenv("LABSWARM_CONFIG") != "", Env: os.LookupEnv, Flags: map[string]string{}}
+	for _, s := range config.Settings() {
+		if f := cmd.Flags().Lookup(s.Flag); f != nil && f.Changed {
+			src.Flags[s.Flag] = f.Value.String()
+		}
+	}
+	return src
 }
 
 func newServe(e *env) *cobra.Command {
-	cfg := config.Default()
-	var s serveFlags
+	var (
+		from  configFlags
+		check bool
+	)
 	cmd := &cobra.Command{
-		Use: "serve --lab-if IF", Short: "run the server", Args: exact(0),
+		Use: "serve", Short: "run the server", Args: exact(0),
 		Long: `Serve answers netboot on one interface and deploys images. A PC that is unknown or
 has no job boots its own disk. SIGTERM ends it; running deployments go on from each
-other and are picked up at the next start.`,
+other and are picked up at the next start.
+
+Settings come from flags, then LABSWARM_* variables, then conf.d/*.toml, then labswarm.toml,
+then defaults ("labswarm config print"). SIGHUP reads the files again.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg.StateDir = e.stateDir
-			if err := s.apply(&cfg); err != nil {
+			src := from.source(cmd)
+			loaded, err := config.Complete(src)
+			if err != nil {
 				return err
 			}
-			level := slog.LevelInfo
-			if s.debug {
-				level = slog.LevelDebug
+			if check {
+				return e.printf("the configuration is right: interface %s, DHCP %s, state in %s\n", loaded.Config.Interface, loaded.Config.DHCP, loaded.Config.StateDir)
 			}
-			log := slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: level, ReplaceAttr: noTime}))
-			defer onHangup(func() { log.Info("SIGHUP: nothing to reload; new flags need a restart") })()
-			return daemon.Run(cmd.Context(), cfg, log)
+			var level slog.LevelVar
+			setLevel(&level, loaded.Config.Debug)
+			log := slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: &level, ReplaceAttr: noTime}))
+			r := &reloader{cfg: loaded.Config, src: src, level: &level, log: log, to: make(chan config.Config, 1)}
+			defer onHangup(r.reload)()
+			return daemon.Serve(cmd.Context(), loaded.Config, log, r.to)
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&cfg.Interface, "lab-if", "", "interface of the classroom's network; nothing is answered on any other")
-	f.StringVar(&cfg.DHCP, "dhcp", cfg.DHCP, "proxy: beside the router's DHCP; dhcp: give addresses too; off: TFTP and HTTP only")
-	f.StringVar(&cfg.BootDir, "boot-dir", "", "boot files; empty = STATE-DIR/boot")
-	f.StringVar(&s.pool, "dhcp-range", "", "addresses for --dhcp dhcp: FIRST-LAST")
-	f.StringVar(&s.router, "router", "", "default route for --dhcp dhcp")
-	f.StringVar(&s.dns, "dns", "", "name server for --dhcp dhcp")
-	f.StringVar(&cfg.BootStyle, "boot-style", cfg.BootStyle, "what a known host without a job gets: chain (a script that starts its disk) or silent")
-	f.StringVar(&cfg.ProxyStyle, "proxy-style", cfg.ProxyStyle, "offer, 4011 or menu, for stubborn firmware")
-	f.BoolVar(&cfg.AnswerRS, "answer-rs", cfg.AnswerRS, "answer router solicitations with an empty advertisement: iPXE starts 16 s sooner")
-	f.StringVar(&cfg.KernelArgs, "kernel-args", "", "more kernel arguments for the agent, for example console=ttyS0,115200")
-	f.StringVar(&cfg.Name, "name", "", "name of this server, for people")
-	f.StringVar(&s.rate, "seed-rate", "", "what the server sends to all hosts together at most, bytes a second, for example 50MiB")
-	f.StringToIntVar(&cfg.RoomMbps, "room-mbps", nil, "most that travels into and inside a room in Mb/s, for jobs by day, for example B202=200,B203=200")
-	f.IntVar(&cfg.SeedMbps, "seed-mbps", 0, "speed of the server's link in Mb/s, which decides how many rooms are fed side by side; 0 = as the kernel reports it")
-	f.StringVar(&cfg.Frames, "frames", cfg.Frames, "compressed cells: auto (a host on 10 Gb/s or more takes plain ones unless its disk is slower), on or off")
-	f.BoolVar(&cfg.PlainPeers, "plain-peers", false, "let standard BitTorrent clients fetch images (TCP 7441, tracker on 7442)")
-	f.StringVar(&s.keepFree, "keep-free", os.Getenv("LABSWARM_KEEP_FREE"), keepFreeHelp)
-	f.DurationVar(&cfg.ScrubEvery, "scrub-every", cfg.ScrubEvery, "how often each image is read again and compared, at night; 0 = never")
-	f.StringVar(&s.scrubRate, "scrub-rate", "100MiB", "what that reads at most, bytes a second; it waits while a job runs; 0 = no limit")
-	f.StringVar(&cfg.AdminListen, "admin-listen", "", "ADDRESS:PORT on which other machines may use the admin API, with TLS and tokens (labswarm token add); empty = the socket only")
-	f.StringVar(&cfg.SocketGroup, "socket-group", "", "group whose members may open the admin socket")
-	f.StringToStringVar(&cfg.AdminRoles, "admin-roles", nil, "what groups may do over the socket, for example tutors=viewer,labstaff=operator; default: --socket-group may do all")
-	f.BoolVar(&s.debug, "debug", false, "log every step")
+	from.add(cmd)
+	cmd.Flags().BoolVar(&check, "check-config", false, "read the whole configuration, say what is wrong with it, and end (exit code 78)")
 	return cmd
 }
 
-// apply parses what flags gave as text.
-func (s *serveFlags) apply(cfg *config.Config) error {
-	var err error
-	if s.pool != "" {
-		if cfg.PoolStart, cfg.PoolEnd, err = config.ParseRange(s.pool); err != nil {
-			return usage(err)
+func setLevel(l *slog.LevelVar, debug bool) {
+	if l.Set(slog.LevelInfo); debug {
+		l.Set(slog.LevelDebug)
+	}
+}
+
+// reloader takes over what SIGHUP can change. Only onHangup's goroutine calls it.
+type reloader struct {
+	cfg   config.Config
+	src   config.Source
+	level *slog.LevelVar
+	log   *slog.Logger
+	to    chan config.Config
+}
+
+// reload reads the files again. A faulty file changes nothing.
+func (r *reloader) reload() {
+	next, err := config.Complete(r.src)
+	if err != nil {
+		r.log.Error("SIGHUP: the configuration has faults, nothing is changed", "err", err)
+		return
+	}
+	taken, restart := config.Adopt(r.cfg, next.Config)
+	for _, c := range restart {
+		r.log.Warn("SIGHUP: this setting needs a restart", "key", c.Key, "now", c.Old, "file", c.New)
+	}
+	for _, c := range config.Diff(r.cfg, taken) {
+		r.log.Info("SIGHUP: setting changed", "key", c.Key, "from", c.Old, "to", c.New)
+	}
+	r.cfg = taken
+	setLevel(r.level, taken.Debug)
+	for { // the newest counts: an older one that nobody took yet goes
+		select {
+		case r.to <- taken:
+			r.log.Info("SIGHUP: configuration read", "needs_restart", len(restart))
+			return
+		case <-r.to:
 		}
 	}
-	for _, a := range []struct {
-		flag, text string
-		to         *netip.Addr
-	}{{"--router", s.router, &cfg.Router}, {"--dns", s.dns, &cfg.DNS}} {
-		if a.text == "" {
-			continue
-		}
-		if *a.to, err = netip.ParseAddr(a.text); err != nil {
-			return usage(fmt.Errorf("%s: %w", a.flag, err))
-		}
+}
+
+func newConfig(e *env) *cobra.Command {
+	var (
+		from     configFlags
+		defaults bool
+	)
+	show := &cobra.Command{
+		Use: "print", Short: "what `serve` would run with, and who said so; a file that it reads back", Args: exact(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			src := from.source(cmd)
+			if defaults {
+				src = config.Source{}
+			}
+			loaded, err := config.Load(src)
+			if err != nil {
+				return err
+			}
+			if e.json {
+				return e.printJSON(settingsJSON(&loaded))
+			}
+			return e.printf("%s", loaded.Print())
+		},
 	}
-	if s.keepFree != "" {
-		if cfg.KeepFree, err = units.ParseSize(s.keepFree); err != nil {
-			return usage(fmt.Errorf("--keep-free: %w", err))
+	from.add(show)
+	show.Flags().BoolVar(&defaults, "defaults", false, "the defaults, whatever files, variables and flags say")
+	return group("config", "the server's configuration", show)
+}
+
+type settingJSON struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+	From  string `json:"from"` // FILE:LINE, variable, flag or "default"
+	Live  bool   `json:"reloads"`
+	Help  string `json:"help"`
+}
+
+func settingsJSON(l *config.Loaded) []settingJSON {
+	var out []settingJSON
+	for _, s := range config.Settings() {
+		from := l.From[s.Key]
+		if from == "" {
+			from = "default"
 		}
+		out = append(out, settingJSON{s.Key, s.Get(&l.Config), from, s.Live, s.Help})
 	}
-	if cfg.ScrubBps, err = units.ParseSize(strings.TrimSuffix(s.scrubRate, "/s")); err != nil {
-		return usage(fmt.Errorf("--scrub-rate: %w", err))
+	return out
+}
+
+// fileStateDir is the state folder that the configuration file names, for commands that talk to a server; "" = none. A
+// faulty file is told by `serve`, not by them.
+func fileStateDir() string {
+	file := os.Getenv("LABSWARM_CONFIG")
+	if file == "" {
+		file = config.DefaultFile
 	}
-	if s.rate != "" {
-		if cfg.SeedRateBps, err = units.ParseSize(strings.TrimSuffix(s.rate, "/s")); err != nil {
-			return usage(fmt.Errorf("--seed-rate: %w", err))
-		}
+	l, err := config.Load(config.Source{File: file})
+	if err != nil || l.From["server.state_dir"] == "" || strings.TrimSpace(l.Config.StateDir) == "" {
+		return ""
 	}
-	return nil
+	return l.Config.StateDir
 }
 
 // noTime drops the time stamp under systemd, which adds its own.

@@ -23,6 +23,8 @@ import (
 type desk struct {
 	httpapi.ImageService     // no test asks it
 	httpapi.AccessService    // nor it
+	httpapi.OpsService       // nor this
+	httpapi.ReportService    // nor this
 	httpapi.InventoryService // no test of this file asks it
 	mu                       sync.Mutex
 	jobs                     []api.Job

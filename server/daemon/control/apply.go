@@ -19,7 +19,8 @@ type outcome struct {
 	job    job.Job
 	slot   job.Slot
 	before api.State
-	ended  bool // the job ended by this
+	since  time.Time // of before
+	ended  bool      // the job ended by this
 	wrote  bool
 }
 
@@ -66,7 +67,7 @@ func applyTx(tx store.Tx, k slotKey, mk makeEvent, now time.Time) (outcome, erro
 	if err != nil {
 		return outcome{}, err
 	}
-	out := outcome{job: *j, slot: next, before: s.State, wrote: !reflect.DeepEqual(*s, next)}
+	out := outcome{job: *j, slot: next, before: s.State, since: s.Since, wrote: !reflect.DeepEqual(*s, next)}
 	if !out.wrote {
 		return out, nil
 	}
@@ -132,6 +133,9 @@ func (e *Engine) after(out *outcome) {
 	k := slotKey{out.slot.Job, out.slot.Host}
 	e.index(&out.job, &out.slot)
 	if out.before != out.slot.State {
+		if e.cfg.Observe != nil {
+			e.cfg.Observe(Transition{Job: k.job, Kind: out.job.Kind, Host: k.host, From: out.before, To: out.slot.State, Final: out.slot.Final, Code: out.slot.Code, Took: out.slot.Since.Sub(out.since)})
+		}
 		e.cfg.Log.Info("slot", "job", k.job, "host", k.host, "from", string(out.before), "state", string(out.slot.State), "attempt", out.slot.Hard, "err", out.slot.Error)
 		e.mu.Lock()
 		l := e.liveOf(k)

@@ -84,7 +84,7 @@ type Swarms interface {
 	Sent(infoHash string) (image, wire int64)
 }
 
-// Config is what an Engine needs; all fields but Captures and the last three are required.
+// Config is what an Engine needs; all fields but Captures and the last five are required.
 type Config struct {
 	Store       store.Store
 	Key         ed25519.PrivateKey // server key: signs orders
@@ -102,6 +102,8 @@ type Config struct {
 	CanEnrol    func() bool        // the boot folder holds the enrol initramfs; nil = it does not
 	NameTaken   func(string) error // refuses names that others than hosts have; may be nil
 	Patience    time.Duration      // silence after which an agent counts as gone, 0 = job.SilentAfter
+	Observe     func(Transition)   // told of each change of state; must be quick; nil = nobody
+	Beat        func()             // called by the job loop after each round, nil = by nobody
 	PlainPeers  bool               // hosts let standard BitTorrent clients in, too
 }
 
@@ -217,7 +219,7 @@ func (e *Engine) restore(ctx context.Context) error {
 func (e *Engine) holdAll(ctx context.Context) error {
 	r := e.cfg.Recovered
 	e.emit(ctx, api.Event{Level: "error", Code: "store_restored",
-		Text: fmt.Sprintf("the state was damaged (%s) and came back from %s; live jobs are held", r.Cause, r.Snapshot)})
+		Text: fmt.Sprintf("the state came back from the copy %s (%s); live jobs are held", r.Snapshot, r.Cause)})
 	jobs, err := e.liveJobs(ctx)
 	if err != nil {
 		return err

@@ -45,6 +45,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		case now := <-sweep.C:
 			e.report(e.sweep(ctx, now))
 			e.report(e.sweepLearn(ctx))
+			if e.cfg.Beat != nil {
+				e.cfg.Beat()
+			}
 		case <-seed.C:
 			e.report(e.saveSeed(ctx))
 		case <-prune.C:

@@ -52,18 +52,24 @@ func (e *Engine) Tick(ctx context.Context) (api.Tick, error) {
 	if age < tickAge {
 		return t, nil
 	}
-	recent, err := e.recentJobs(ctx, tickJobs, func(j *job.Job) bool { return j.Ended.IsZero() || now.Sub(j.Ended) < tickKeep })
+	t, err := e.Look(ctx, now)
 	if err != nil {
 		return api.Tick{}, err
-	}
-	t = api.Tick{Time: now.UTC(), Jobs: []api.Job{}}
-	for _, js := range recent {
-		t.Jobs = append(t.Jobs, e.view(js, now, false))
 	}
 	e.mu.Lock()
 	e.tick, e.tickAt = t, now
 	e.mu.Unlock()
 	return t, nil
+}
+
+// Look is Tick for those who must not make consoles wait for a newer one.
+func (e *Engine) Look(ctx context.Context, now time.Time) (api.Tick, error) {
+	recent, err := e.recentJobs(ctx, tickJobs, func(j *job.Job) bool { return j.Ended.IsZero() || now.Sub(j.Ended) < tickKeep })
+	t := api.Tick{Time: now.UTC(), Jobs: []api.Job{}}
+	for _, js := range recent {
+		t.Jobs = append(t.Jobs, e.view(js, now, false))
+	}
+	return t, err
 }
 
 // view joins the records with the figures in RAM.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"labswarm/api"
@@ -46,6 +47,23 @@ type Keeper struct {
 	suspects chan suspect
 	fetching chan struct{} // a token: one Fetch at a time
 	hurt     chan struct{} // damage was told: look for somebody who can heal it
+
+	mu    sync.Mutex // of what SetScrub changes
+	every time.Duration
+	rate  int64
+}
+
+// SetScrub replaces Config.Every and Config.Rate. A scrub that runs keeps its rate.
+func (k *Keeper) SetScrub(every time.Duration, rate int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.every, k.rate = every, rate
+}
+
+func (k *Keeper) scrubSettings() (every time.Duration, rate int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.every, k.rate
 }
 
 // New returns a Keeper. What an interrupted removal left undone is finished first.
@@ -68,7 +86,7 @@ func New(ctx context.Context, cfg Config) (*Keeper, error) {
 	if cfg.Look == 0 {
 		cfg.Look = time.Minute
 	}
-	k := &Keeper{cfg: cfg, suspects: make(chan suspect, 64), fetching: make(chan struct{}, 1), hurt: make(chan struct{}, 1)}
+	k := &Keeper{cfg: cfg, suspects: make(chan suspect, 64), fetching: make(chan struct{}, 1), hurt: make(chan struct{}, 1), every: cfg.Every, rate: cfg.Rate}
 	return k, k.finish(ctx)
 }
 

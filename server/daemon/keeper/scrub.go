@@ -100,6 +100,7 @@ func (k *Keeper) due(ctx context.Context, now time.Time) (out []library.VersionI
 	if k.cfg.Busy(ctx) {
 		return nil
 	}
+	every, _ := k.scrubSettings()
 	list, err := k.cfg.Library.List()
 	if err == nil {
 		err = k.cfg.Store.View(ctx, func(tx store.Tx) error {
@@ -109,7 +110,7 @@ func (k *Keeper) due(ctx context.Context, now time.Time) (out []library.VersionI
 				if err != nil {
 					return err
 				}
-				if v.Err == "" && isDue(r, v.Created, now, k.cfg.Every) {
+				if v.Err == "" && isDue(r, v.Created, now, every) {
 					out = append(out, v)
 				}
 			}
@@ -154,8 +155,9 @@ func (k *Keeper) Scrub(ctx context.Context, name, version string, progress func(
 	if err != nil {
 		return err
 	}
+	_, rate := k.scrubSettings()
 	s, err := k.cfg.Library.Scrub(ctx, name, version, library.ScrubOptions{
-		Rate: k.cfg.Rate, Pause: k.pause(), Progress: progress, Fetch: k.fetch,
+		Rate: rate, Pause: k.pause(), Progress: progress, Fetch: k.fetch,
 		Damaged: func(ctx context.Context, r library.Result) error {
 			return note(ctx, r.Quarantine(), "", true, r.Bad)
 		},

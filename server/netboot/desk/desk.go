@@ -162,6 +162,14 @@ func (d *Desk) Discovered(mac string) {
 	d.discovered.put(mac, time.Now())
 }
 
+// Heard reports whether a DISCOVER or REQUEST of this MAC has come in lately.
+func (d *Desk) Heard(mac string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at, seen := d.discovered.get(mac)
+	return seen && time.Since(at) <= discoverFresh
+}
+
 // Asked notes who asked for a boot script from ip and whether the answer was
 // Agent or Enrol: only then may ip fetch a kernel and an initramfs.
 func (d *Desk) Asked(r bootreq.Request, a bootreq.Answer) {

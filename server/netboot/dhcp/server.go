@@ -37,8 +37,9 @@ type ServerConfig struct {
 	Pool      *Pool // mode dhcp; nil in mode proxy
 	Desk      *desk.Desk
 	Log       *slog.Logger
-	Port      int // 0 = 67
-	ProxyPort int // 0 = 4011
+	Count     func(kind, result string) // told of each packet; nil = nobody
+	Port      int                       // 0 = 67
+	ProxyPort int                       // 0 = 4011
 }
 
 // Server is the socket loop of ports 67 and 4011.
@@ -65,6 +66,9 @@ func Listen(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	}
 	if cfg.ProxyPort == 0 {
 		cfg.ProxyPort = 4011
+	}
+	if cfg.Count == nil {
+		cfg.Count = func(string, string) {}
 	}
 	s := &Server{cfg: cfg}
 	for i, port := range []int{cfg.Port, cfg.ProxyPort} {
@@ -162,6 +166,7 @@ func (s *Server) read(ctx context.Context, conn *net.UDPConn, at4011 bool, queue
 		select {
 		case queue <- p:
 		default: // the client asks again in a second
+			s.cfg.Count("unread", "dropped")
 			if d := s.dropped.Add(1); d%1000 == 1 {
 				s.cfg.Log.Warn("too many DHCP packets at once, some are dropped", "dropped", d)
 			}
@@ -177,6 +182,7 @@ func (s *Server) handle(ctx context.Context, p packet) {
 	}()
 	m, err := dhcpv4.FromBytes(p.data)
 	if err != nil || !Acceptable(m) {
+		s.cfg.Count("unread", "bad")
 		return
 	}
 	c := Classify(m)
@@ -184,8 +190,11 @@ func (s *Server) handle(ctx context.Context, p packet) {
 		return
 	}
 	if r, ok := s.answer(ctx, m, c, p); ok {
+		s.cfg.Count(m.MessageType().String(), "answered")
 		s.send(p, m, r)
+		return
 	}
+	s.cfg.Count(m.MessageType().String(), "silent")
 }
 
 // answer asks the desk and the pool, and renders. It also tells sightings.

@@ -52,8 +52,9 @@ type Config struct {
 	Scripts   *bootfile.Scripts
 	Desk      *desk.Desk
 	Log       *slog.Logger
-	PerHost   int // transfers per address, 0 = 2
-	Total     int // transfers in all, 0 = 64
+	Count     func(result string) // told of each transfer; nil = nobody
+	PerHost   int                 // transfers per address, 0 = 2
+	Total     int                 // transfers in all, 0 = 64
 	// Timeout of one round trip, 0 = 3 s; slow firmware needs it.
 	Timeout time.Duration
 }
@@ -75,6 +76,9 @@ var errNotFound = errors.New("file not found")
 func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Port == 0 {
 		cfg.Port = 69
+	}
+	if cfg.Count == nil {
+		cfg.Count = func(string) {}
 	}
 	if cfg.PerHost == 0 {
 		cfg.PerHost = 2
@@ -188,12 +192,14 @@ func (s *Server) handle(name string, rf io.ReaderFrom) (err error) {
 	}
 	slot, err := s.limits.enter(s.ctx, ip, s.cfg.Desk.Booting(ip))
 	if err != nil {
+		s.cfg.Count("refused")
 		s.cfg.Log.Debug("TFTP transfer refused", "ip", ip.String(), "file", clean, "err", err)
 		return err
 	}
 	defer slot.leave()
 	res, err := s.resource(clean, ip)
 	if err != nil {
+		s.cfg.Count("refused")
 		s.cfg.Log.Debug("TFTP file not served", "ip", ip.String(), "file", clean, "err", err)
 		return err
 	}
@@ -258,12 +264,15 @@ func (s *Server) transfer(out tftp.OutgoingTransfer, rf io.ReaderFrom, res resou
 	case err != nil && normalEnd(err):
 		// OVMF opens each file twice: first for its size only, then it ends
 		// the transfer with ERROR 8. GRUB closes files half read.
+		s.cfg.Count("ended")
 		s.cfg.Log.Debug("TFTP transfer ended by the client", "ip", ip.String(), "file", res.name, "sent", n)
 		return nil
 	case err != nil:
+		s.cfg.Count("failed")
 		s.cfg.Log.Info("TFTP transfer failed", "ip", ip.String(), "file", res.name, "sent", n, "size", len(res.data), "err", err)
 		return err
 	}
+	s.cfg.Count("ok")
 	s.cfg.Log.Debug("TFTP transfer", "ip", ip.String(), "file", res.name, "size", n, "ms", time.Since(start).Milliseconds())
 	if res.mac != "" && n == int64(len(res.data)) {
 		s.cfg.Desk.Fetched(res.mac)
