@@ -138,6 +138,9 @@ func (s *System) Image(t testing.TB) *Image {
 	if b := v.UsedBin(); b != nil {
 		im.Files["used.bin"] = b
 	}
+	if b := v.HooksBin(); b != nil {
+		im.Files["hooks.bin"] = b
+	}
 	if b := v.HashesBin(); b != nil {
 		im.Files["hashes.bin"] = b
 	}

@@ -38,6 +38,7 @@ type Disk interface {
 type Options struct {
 	Policy string // order.PersonaliseRequire, ...
 	Host   personalise.Host
+	Hooks  []personalise.Hook        // of the image
 	Load   func(module string) error // of kernel modules; nil = the kernel finds them itself
 	Log    *slog.Logger
 	Say    func(what string) // what takes a while, for people
@@ -118,6 +119,12 @@ func Run(ctx context.Context, d Disk, m *manifest.Manifest, parts []manifest.Par
 	for _, s := range j.skip {
 		r.warn(s)
 	}
+	if err := r.left(j, m); err != nil {
+		if o.Policy == order.PersonaliseRequire {
+			return r.out, fault(err)
+		}
+		r.warn(err.Error())
+	}
 	spans := j.spans()
 	if len(spans) == 0 {
 		return r.out, nil
@@ -148,6 +155,26 @@ func Run(ctx context.Context, d Disk, m *manifest.Manifest, parts []manifest.Par
 		r.warn("not personalised: " + err.Error())
 	}
 	return r.out, nil
+}
+
+// left says what the order or the image asks for and nothing on this disk, or the policy, allows.
+func (r *run) left(j job, m *manifest.Manifest) error {
+	linux := slices.ContainsFunc(m.Parts, func(p manifest.Part) bool { return p.OS == "linux" })
+	switch {
+	case r.Host.Network == nil:
+	case r.Policy == order.PersonaliseOff:
+		r.warn("the fixed address is left out: the job says --personalise=off")
+	case !linux:
+		r.warn("the fixed address is for Linux, this image has none: its system asks DHCP or keeps the image's address")
+	}
+	switch {
+	case len(r.Hooks) == 0:
+	case r.Policy == order.PersonaliseOff:
+		r.warn(fmt.Sprintf("the image's %d hooks are left out: the job says --personalise=off", len(r.Hooks)))
+	case len(j.roots) == 0:
+		return fmt.Errorf("the image's %d hooks are left out: no Linux filesystem that can be mounted here", len(r.Hooks))
+	}
+	return nil
 }
 
 func fault(err error) error {

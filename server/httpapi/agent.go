@@ -59,7 +59,7 @@ const (
 )
 
 // imageFiles are the files of an image version that an agent may fetch.
-var imageFiles = []string{"manifest.json", "manifest.sig", "image.torrent", "used.bin", "hashes.bin"}
+var imageFiles = []string{"manifest.json", "manifest.sig", "image.torrent", "used.bin", "hashes.bin", "hooks.bin"}
 
 // Agent is the agent listener.
 type Agent struct {
