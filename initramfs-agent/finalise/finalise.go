@@ -32,6 +32,12 @@ type Disk interface {
 	Share(parts []disk.Span) error
 	Device(n int) (string, error)
 	Unshare() error
+
+	// Of an exclusively held disk; offsets and buffers as O_DIRECT takes them.
+	At() (*disk.At, error)
+	ReadAt(buf []byte, off int64) error
+	WriteCell(buf []byte, off int64) error
+	Flush() error
 }
 
 // Options of one run.
@@ -63,6 +69,8 @@ type job struct {
 	roots []partition // filesystems that may hold a Linux root
 	esp   *partition  // where a Windows image's host file goes
 	skip  []string    // what cannot be personalised, for people
+
+	windows []partition // NTFS volumes that may hold a Windows
 }
 
 // partition is one partition.
@@ -78,7 +86,6 @@ func (t partition) name() string { return fmt.Sprintf("partition %d (%s)", t.spa
 // places on this disk.
 func plan(m *manifest.Manifest, parts []manifest.Part, policy string) job {
 	var j job
-	windows := false
 	var esp *partition
 	for i, p := range parts {
 		t := partition{disk.Span{N: p.N, Start: p.Start, Size: p.Size}, p.FS, volume.Driver(p.FS)}
@@ -89,7 +96,7 @@ func plan(m *manifest.Manifest, parts []manifest.Part, policy string) job {
 		case p.OS == "linux" && volume.CanHoldLinux(t.driver):
 			j.roots = append(j.roots, t)
 		case p.OS == "windows":
-			windows = true
+			j.windows = append(j.windows, t)
 		case (p.Type == part.TypeESP || p.Type == "ef") && t.driver == "vfat" && esp == nil:
 			esp = &t
 		case p.FS == "luks" || p.FS == "lvm" || p.FS == "bitlocker":
@@ -97,14 +104,11 @@ func plan(m *manifest.Manifest, parts []manifest.Part, policy string) job {
 		}
 	}
 	if policy == order.PersonaliseOff {
-		j.roots, j.skip = nil, nil
+		j.roots, j.skip, j.windows = nil, nil, nil
 		return j
 	}
-	if windows {
-		j.skip = append(j.skip, "Windows keeps the computer name that the image has: this release writes no NTFS")
-		if j.esp = esp; esp == nil {
-			j.skip = append(j.skip, "the image has no EFI partition for labswarm\\host.json either")
-		}
+	if len(j.windows) > 0 {
+		j.esp = esp
 	}
 	return j
 }
@@ -124,6 +128,12 @@ func Run(ctx context.Context, d Disk, m *manifest.Manifest, parts []manifest.Par
 			return r.out, fault(err)
 		}
 		r.warn(err.Error())
+	}
+	if err := r.windows(j); err != nil {
+		if o.Policy == order.PersonaliseRequire {
+			return r.out, fault(err)
+		}
+		r.warn("not personalised: " + err.Error())
 	}
 	spans := j.spans()
 	if len(spans) == 0 {
