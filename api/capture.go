@@ -19,10 +19,11 @@ const KindCapture = "capture"
 // /agent/v1/capture.
 type CaptureDraft struct {
 	BootID  string `json:"boot_id"`
-	Size    int64  `json:"size"`    // bytes
-	Sector  int    `json:"sector"`  // logical sector, bytes
-	Extents int64  `json:"extents"` // of Used
-	Used    []byte `json:"used"`    // used map in the form of used.bin (docs/IMAGE-FORMAT.md)
+	Size    int64  `json:"size"`            // bytes
+	Sector  int    `json:"sector"`          // logical sector, bytes
+	Extents int64  `json:"extents"`         // of Used
+	Used    []byte `json:"used"`            // used map in the form of used.bin (docs/IMAGE-FORMAT.md)
+	Smart   string `json:"smart,omitempty"` // what the disk says of its health when it fails; taken only when forced
 }
 
 // CaptureState answers every call of a capture.

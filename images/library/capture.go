@@ -34,6 +34,7 @@ type Draft struct {
 	Size   int64             // bytes
 	Sector int               // logical sector, bytes
 	Used   []manifest.Extent // merged
+	Smart  string            // what the disk says of its health when it fails
 }
 
 // CaptureOptions says what is made of the cells.
@@ -41,7 +42,7 @@ type CaptureOptions struct {
 	ID     uint64   // names the folder; the same ID goes on where it was
 	Name   string   // image name
 	Cell   int64    // bytes, 0 as in ImportOptions
-	Force  []string // guards to override: survey.Dirty, survey.Hibernated, survey.Loader
+	Force  []string // guards to override: survey.Dirty, survey.Hibernated, survey.Loader, survey.Smart
 	OSHint string
 }
 
@@ -93,6 +94,9 @@ func (l *Library) capture(ctx context.Context, o CaptureOptions, d Draft, progre
 	}
 	if err := checkDraft(d); err != nil {
 		return nil, err
+	}
+	if d.Smart != "" && !slices.Contains(o.Force, survey.Smart) {
+		return nil, &GuardError{File: o.Name, Findings: []survey.Finding{{Guard: survey.Smart, Text: manifest.CleanText([]byte(d.Smart))}}}
 	}
 	c := &Capture{lib: l, opt: o, draft: d, mask: mask.FromUsed(d.Used)}
 	newest, err := l.newest(o.Name)
@@ -274,6 +278,9 @@ func (c *Capture) publish(ctx context.Context, progress func(Progress)) (_ strin
 		return "", &GuardError{File: c.opt.Name, Findings: findings}
 	case !slices.Equal(d.Used, c.draft.Used):
 		return "", fmt.Errorf("%w: its filesystems use other bytes than the terminal said: it was written to while it was read", ErrCaptured)
+	}
+	if c.draft.Smart != "" {
+		d.Force(survey.Finding{Guard: survey.Smart, Text: manifest.CleanText([]byte(c.draft.Smart))})
 	}
 	if progress == nil {
 		progress = func(Progress) {}

@@ -302,7 +302,13 @@ func TestCaptureForced(t *testing.T) {
 	write(t, disk, rootAt+1024+96, []byte{0x46}) // needs_recovery
 	x := newTerminal(t, disk, survey.Dirty)
 	l, _ := newLibrary(t)
-	c := mustCapture(t, l, CaptureOptions{ID: 4, Name: "lab", Force: []string{survey.Dirty}}, x.draft())
+	d := x.draft()
+	d.Smart = "it says\nFAILED"
+	var guard *GuardError
+	if _, err := l.Capture(t.Context(), CaptureOptions{ID: 4, Name: "lab", Force: []string{survey.Dirty}}, d, nil); !errors.As(err, &guard) {
+		t.Errorf("a failing disk: %v; want GuardError", err)
+	}
+	c := mustCapture(t, l, CaptureOptions{ID: 4, Name: "lab", Force: []string{survey.Dirty, survey.Smart}}, d)
 	x.send(c, c.Cells())
 	v, err := c.Publish(t.Context(), nil)
 	if err != nil {
@@ -310,7 +316,7 @@ func TestCaptureForced(t *testing.T) {
 	}
 	defer closed(t, v)
 	closed(t, c)
-	if f := v.Manifest().Forced; len(f) != 1 || !strings.HasPrefix(f[0], "dirty: partition 4 (ext4): its journal") {
+	if f := v.Manifest().Forced; len(f) != 2 || !strings.HasPrefix(f[0], "dirty: partition 4 (ext4): its journal") || !strings.HasPrefix(f[1], "smart: the disk: it says") {
 		t.Errorf("forced = %q", f)
 	}
 }

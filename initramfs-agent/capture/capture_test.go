@@ -50,7 +50,27 @@ func makeDisk(t *testing.T, k *fixture.Kit, loader bool) []byte {
 
 func look(t *testing.T, raw []byte, force ...string) (*survey.Disk, error) {
 	t.Helper()
-	return Look(bytes.NewReader(raw), int64(len(raw)), 512, force)
+	return Look(bytes.NewReader(raw), int64(len(raw)), 512, "", force)
+}
+
+// TestSmart: a disk that says that it fails is refused together with everything else, and taken when that is forced.
+func TestSmart(t *testing.T) {
+	raw := makeDisk(t, fixture.New(t, testreq.Tool), true)
+	raw[9*mib+1024+96] |= 4 // dirty
+	for _, tt := range []struct {
+		force []string
+		want  []string
+	}{{nil, []string{"it says FAILED", "--force=smart", "--force=dirty"}}, {[]string{"dirty"}, []string{"--force=smart"}}, {[]string{"smart"}, []string{"--force=dirty"}}, {[]string{"dirty", "smart"}, nil}} {
+		d, err := Look(bytes.NewReader(raw), int64(len(raw)), 512, "it says FAILED", tt.force)
+		for _, w := range tt.want {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("force %q: %v; want %q in it", tt.force, err, w)
+			}
+		}
+		if tt.want == nil && (err != nil || len(d.Forced) != 2 || !strings.HasPrefix(d.Forced[1], "smart: the disk: it says FAILED")) {
+			t.Errorf("force %q: %+v, %v", tt.force, d, err)
+		}
+	}
 }
 
 func TestGuards(t *testing.T) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ sent. A guard can be overridden by its name, which stays in the image for ever:
   dirty        a filesystem was not unmounted cleanly: shut the system down first
   hibernated   Windows sleeps (fast startup): powercfg /h off, then shutdown /s /t 0
   loader       no \EFI\BOOT\BOOTX64.EFI, and the disk starts by UEFI only
+  smart        the disk says of itself that it fails (SATA, NVMe)
 BitLocker, a hybrid MBR and a filesystem that is larger than its partition cannot be
 overridden.
 
@@ -46,8 +48,8 @@ one), 1 it was refused, failed or cancelled, 11 the host is busy, 130 interrupte
 				return usage(errors.New("image capture needs --host"))
 			}
 			for _, f := range r.Force {
-				if f != survey.Dirty && f != survey.Hibernated && f != survey.Loader {
-					return usage(fmt.Errorf("--force=%s: there are %s, %s and %s, each named by itself", f, survey.Dirty, survey.Hibernated, survey.Loader))
+				if !slices.Contains(survey.Guards(), f) {
+					return usage(fmt.Errorf("--force=%s: there are %s, each named by itself", f, strings.Join(survey.Guards(), ", ")))
 				}
 			}
 			if cell != "" {

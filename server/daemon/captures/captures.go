@@ -179,7 +179,7 @@ func (b *Book) Draft(id uint64, o control.CaptureOptions, d *api.CaptureDraft) (
 	e := &capture{turn: make(chan struct{}, 1), draft: sum, st: api.CaptureState{Phase: api.CaptureOpening}}
 	b.open[id] = e
 	opt := library.CaptureOptions{ID: id, Name: o.Image, Cell: o.Cell, Force: o.Force}
-	draft := library.Draft{Size: d.Size, Sector: d.Sector, Used: used}
+	draft := library.Draft{Size: d.Size, Sector: d.Sector, Used: used, Smart: d.Smart}
 	b.wg.Go(func() { // ends with the opening, or the book
 		if old != nil {
 			old.end()

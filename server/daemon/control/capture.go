@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"labswarm/api"
@@ -74,8 +75,8 @@ func checkCapture(image string, req *api.CaptureCreate) error {
 		return badRequest(api.CodeUsage, "%v", err)
 	}
 	for _, f := range req.Force {
-		if f != survey.Dirty && f != survey.Hibernated && f != survey.Loader {
-			return badRequest(api.CodeUsage, "guard %q is not known; %s, %s and %s can be overridden, each by its name", f, survey.Dirty, survey.Hibernated, survey.Loader)
+		if !slices.Contains(survey.Guards(), f) {
+			return badRequest(api.CodeUsage, "guard %q is not known; %s can be overridden, each by its name", f, strings.Join(survey.Guards(), ", "))
 		}
 	}
 	switch {
