@@ -107,7 +107,8 @@ type transfer struct {
 	moved    time.Duration // when something went on, since boot
 
 	stream *capture.Stream
-	again  bool // the disk was looked at a second time, and had not changed
+	base   []byte // hashes of the cells that the server has
+	again  bool   // the disk was looked at a second time, and had not changed
 	next   int
 }
 
@@ -226,9 +227,20 @@ func (t *transfer) send(ctx context.Context, st api.CaptureState) (api.CaptureSt
 	if t.stream != nil && t.stream.Next() != st.Next { // an upload was cut: cells are read again
 		t.close()
 	}
+	if st.Base != "" && len(t.base) != 32*st.Cells {
+		base, err := t.s.c.CaptureBase(ctx, st.Cells)
+		if err == nil && len(base) != 32*st.Cells {
+			err = &api.Fault{Code: api.CodeCapture, Text: fmt.Sprintf("the server sent %d bytes of hashes of version %s for %d cells", len(base), st.Base, st.Cells)}
+		}
+		if err != nil {
+			return st, err
+		}
+		t.base = base
+		t.s.cfg.Log.Info("cells like those of the base are not sent", "base", st.Base)
+	}
 	if t.stream == nil {
 		var err error
-		if t.stream, err = capture.NewStream(ctx, t.src, t.look.Used, st.CellBytes, st.Next); err != nil {
+		if t.stream, err = capture.NewStream(ctx, t.src, t.look.Used, st.CellBytes, st.Next, t.base); err != nil {
 			return st, err
 		}
 	}
