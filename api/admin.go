@@ -14,6 +14,7 @@ type Host struct {
 	Disk    string    `json:"disk,omitempty"` // disk rule (docs/OPERATIONS.md); "" = the only disk that fits
 	Exclude bool      `json:"exclude,omitempty"`
 	Style   string    `json:"boot_style,omitempty"` // "", silent, chain
+	Network *Network  `json:"network,omitempty"`    // fixed address of its own Linux; nil = as the image has it
 	Added   time.Time `json:"added"`
 	HostPlace
 	LastSeen time.Time `json:"last_seen,omitzero"`

@@ -243,7 +243,7 @@ type LogRequest struct {
 const (
 	RouteEnrol    = "/agent/v1/enrol"
 	RouteOrder    = "/agent/v1/order"    // GET: order.Envelope, 204 = none yet
-	RouteImage    = "/agent/v1/image/"   // GET + manifest.json|manifest.sig|image.torrent|used.bin|hashes.bin of the ordered image
+	RouteImage    = "/agent/v1/image/"   // GET + manifest.json|manifest.sig|image.torrent|used.bin|hashes.bin|hooks.bin of the ordered image
 	RouteCommence = "/agent/v1/commence" // POST: order.Envelope of a commence, or Problem
 	RouteProgress = "/agent/v1/progress"
 	RouteEvents   = "/agent/v1/events" // GET: SSE of AgentEvent

@@ -6,6 +6,7 @@ package api
 type CaptureCreate struct {
 	Host       string   `json:"host"`
 	Force      []string `json:"force,omitempty"` // guards that are overridden, by name
+	Base       string   `json:"base,omitempty"`  // version of the same image, or latest: cells that equal its own are not sent
 	CellBytes  int64    `json:"cell_bytes,omitempty"`
 	After      string   `json:"after,omitempty"` // reboot (default), poweroff
 	ExpiresInS int64    `json:"expires_in_s,omitempty"`
@@ -19,10 +20,11 @@ const KindCapture = "capture"
 // /agent/v1/capture.
 type CaptureDraft struct {
 	BootID  string `json:"boot_id"`
-	Size    int64  `json:"size"`    // bytes
-	Sector  int    `json:"sector"`  // logical sector, bytes
-	Extents int64  `json:"extents"` // of Used
-	Used    []byte `json:"used"`    // used map in the form of used.bin (docs/IMAGE-FORMAT.md)
+	Size    int64  `json:"size"`            // bytes
+	Sector  int    `json:"sector"`          // logical sector, bytes
+	Extents int64  `json:"extents"`         // of Used
+	Used    []byte `json:"used"`            // used map in the form of used.bin (docs/IMAGE-FORMAT.md)
+	Smart   string `json:"smart,omitempty"` // what the disk says of its health when it fails; taken only when forced
 }
 
 // CaptureState answers every call of a capture.
@@ -33,6 +35,7 @@ type CaptureState struct {
 	Next      int    `json:"next"`            // ordinal of the next cell; what is before is here
 	Done      int64  `json:"done"`            // bytes of the phase
 	Total     int64  `json:"total"`           //
+	Base      string `json:"base,omitempty"`  // version whose hashes are at RouteCaptureBase: cells like its own need no frame
 	Image     string `json:"image,omitempty"` // name/version, when published
 	Code      string `json:"code,omitempty"`  // when failed
 	Error     string `json:"error,omitempty"`
@@ -51,6 +54,7 @@ const (
 // Routes of a capture on the agent listener, in the order of their use.
 const (
 	RouteCapture       = "/agent/v1/capture"        // GET CaptureState; POST CaptureDraft -> CaptureState
+	RouteCaptureBase   = "/agent/v1/capture/base"   // GET: 32 bytes for each cell, SHA-256 of the base's, zeros = none
 	RouteCaptureCells  = "/agent/v1/capture/cells"  // POST stream of api/cells -> CaptureState
 	RouteCaptureFinish = "/agent/v1/capture/finish" // POST {} -> CaptureState
 )

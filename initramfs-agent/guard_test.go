@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"opens a device":                      {"disk/disk.go:setReadOnly", "disk/reader.go:openDirect", "volume/tree.go:open"}, // the last: inside a mounted image, nodev
 	"writes to a descriptor":              {"disk/writable.go:pwrite", "volume/tree.go:write"},
 	"changes a block device":              {"disk/disk.go:setReadOnly", "disk/share.go:Share", "disk/share.go:Unshare", "disk/share.go:blkpg", "disk/writable.go:Flush", "disk/writable.go:reread", "disk/writable.go:zeroOut"},
-	"makes a raw system call":             {"disk/reader.go:ioctlSize", "disk/share.go:blkpg", "disk/writable.go:zeroOut", "volume/grow.go:ioctl"},
+	"makes a raw system call":             {"disk/reader.go:ioctlSize", "disk/share.go:blkpg", "disk/smart.go:ask", "disk/writable.go:zeroOut", "volume/grow.go:ioctl"},
 	"makes a disk.Writable":               {"disk/disk.go:openChecked"},
 	"opens the disk of an order to write": {"deploy/write.go:deploy"},
 	"opens the disk of an order to read":  {"deploy/capture.go:capture"},

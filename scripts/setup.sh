@@ -50,6 +50,7 @@ bzip2 bzip2
 prlimit util-linux
 partclone.ntfs partclone
 ntfs-3g ntfs-3g
+setfattr attr
 mount.exfat-fuse exfat-fuse
 losetup mount
 ssh-keygen openssh-client

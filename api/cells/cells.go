@@ -18,10 +18,10 @@ const HeadLen = 4 + 4 + 32
 // room for its block headers.
 func MaxFrame(cell int) int { return cell + cell/1024 + 64 }
 
-// Head describes one cell.
+// Head describes one cell. One without a frame is all zero, or, with a hash, that of the base at the same place.
 type Head struct {
 	Ord int      // place among the cells with used bytes, in disk order
-	Len int      // bytes of the zstd frame that follows; 0 = the cell is all zero
+	Len int      // bytes of the zstd frame that follows; 0 = none travels
 	Sum [32]byte // SHA-256 of the masked cell; zero for a zero cell
 }
 
@@ -55,11 +55,8 @@ func (r *Reader) Next() (Head, []byte, error) {
 	}
 	n := binary.LittleEndian.Uint32(r.head[4:])
 	h := Head{Ord: int(binary.LittleEndian.Uint32(r.head[:])), Len: int(n), Sum: [32]byte(r.head[8:])}
-	switch {
-	case int64(n) > int64(len(r.buf)):
+	if int64(n) > int64(len(r.buf)) {
 		return h, nil, fmt.Errorf("%w: cell %d has a frame of %d bytes, at most %d", ErrStream, h.Ord, n, len(r.buf))
-	case n == 0 && h.Sum != [32]byte{}:
-		return h, nil, fmt.Errorf("%w: zero cell %d has a hash", ErrStream, h.Ord)
 	}
 	if _, err := io.ReadFull(r.r, r.buf[:n]); err != nil {
 		if errors.Is(err, io.EOF) {

@@ -99,14 +99,16 @@ type Order struct {
 	Disk        DiskID `json:"disk"`
 	// Replace is the foreign data on that disk which may be overwritten; any other
 	// found there is a reason to refuse.
-	Replace       []api.Mark `json:"replace,omitempty"`
-	Image         ImageRef   `json:"image"`
-	Swarm         Swarm      `json:"swarm"`
-	Scope         string     `json:"scope"`       // disk
-	Mode          string     `json:"mode"`        // delta
-	After         string     `json:"after"`       // reboot, poweroff
-	Personalise   string     `json:"personalise"` // require, try, off
-	ExpiresAfterS int64      `json:"expires_after_s"`
+	Replace     []api.Mark `json:"replace,omitempty"`
+	Image       ImageRef   `json:"image"`
+	Swarm       Swarm      `json:"swarm"`
+	Scope       string     `json:"scope"`       // disk
+	Mode        string     `json:"mode"`        // delta
+	After       string     `json:"after"`       // reboot, poweroff
+	Personalise string     `json:"personalise"` // require, try, off
+	// Network is the fixed address of the system on the disk; nil = as the image has it.
+	Network       *api.Network `json:"network,omitempty"`
+	ExpiresAfterS int64        `json:"expires_after_s"`
 }
 
 // Commence lets one verified order begin to write.

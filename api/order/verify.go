@@ -186,6 +186,11 @@ func Peek(env *Envelope, f Facts) (*Order, error) {
 	case o.Personalise != PersonaliseRequire && o.Personalise != PersonaliseTry && o.Personalise != PersonaliseOff:
 		return nil, refuse(BadVersion, "unknown personalise %q", o.Personalise)
 	}
+	if o.Network != nil {
+		if err := o.Network.Check(); err != nil {
+			return nil, refuse(BadPayload, "fixed address: %v", err)
+		}
+	}
 	if err := matchBoot(env, o.ServerKeyID, o.AgentNonce, o.BootID, f); err != nil {
 		return nil, err
 	}

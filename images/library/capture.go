@@ -34,6 +34,7 @@ type Draft struct {
 	Size   int64             // bytes
 	Sector int               // logical sector, bytes
 	Used   []manifest.Extent // merged
+	Smart  string            // what the disk says of its health when it fails
 }
 
 // CaptureOptions says what is made of the cells.
@@ -41,7 +42,8 @@ type CaptureOptions struct {
 	ID     uint64   // names the folder; the same ID goes on where it was
 	Name   string   // image name
 	Cell   int64    // bytes, 0 as in ImportOptions
-	Force  []string // guards to override: survey.Dirty, survey.Hibernated, survey.Loader
+	Force  []string // guards to override: survey.Dirty, survey.Hibernated, survey.Loader, survey.Smart
+	Base   string   // version whose cells need not be sent; "" = none
 	OSHint string
 }
 
@@ -64,6 +66,8 @@ type Capture struct {
 	log   *os.File
 	fw    *frameWriter
 	dec   *frame.Decoder
+	enc   *frame.Encoder // made when it is needed
+	base  *base          // nil = none
 	buf   []byte
 	at    cursor // on the next cell
 
@@ -94,6 +98,9 @@ func (l *Library) capture(ctx context.Context, o CaptureOptions, d Draft, progre
 	if err := checkDraft(d); err != nil {
 		return nil, err
 	}
+	if d.Smart != "" && !slices.Contains(o.Force, survey.Smart) {
+		return nil, &GuardError{File: o.Name, Findings: []survey.Finding{{Guard: survey.Smart, Text: manifest.CleanText([]byte(d.Smart))}}}
+	}
 	c := &Capture{lib: l, opt: o, draft: d, mask: mask.FromUsed(d.Used)}
 	newest, err := l.newest(o.Name)
 	if err != nil {
@@ -121,6 +128,9 @@ func (l *Library) capture(ctx context.Context, o CaptureOptions, d Draft, progre
 		}
 	}()
 	if c.dec, err = frame.NewDecoder(int(c.cell)); err != nil {
+		return nil, err
+	}
+	if err := c.openBase(); err != nil {
 		return nil, err
 	}
 	if err := c.open(); err != nil {
@@ -203,7 +213,7 @@ func (c *Capture) Cells() int { return c.total }
 func (c *Capture) CellSize() int64 { return c.cell }
 
 // Put takes the next cell: its ordinal among the cells with used bytes, the SHA-256 of its masked content and its zstd
-// frame; a zero cell has neither. Nothing of what comes from the network is believed: the frame is decoded within the
+// frame; a zero cell has neither, one that equals the base's has only the hash. Nothing of what comes from the network is believed: the frame is decoded within the
 // bounds of a cell, and the content must be masked and have the hash. An error leaves the capture where it was.
 func (c *Capture) Put(ord int, sum [32]byte, b []byte) error {
 	g, ok := c.at.cell()
@@ -215,9 +225,17 @@ func (c *Capture) Put(ord int, sum [32]byte, b []byte) error {
 			return err
 		}
 	}
+	same := len(b) == 0 && sum != [32]byte{}
+	if same {
+		var err error
+		if b, err = c.fromBase(g, sum); err != nil {
+			return err
+		}
+	}
 	rec := captureRecord{frame: len(b), sum256: sum}
 	if len(b) > 0 {
-		if err := c.dec.Decode(c.buf, b); err != nil {
+		if same { // hashed by fromBase
+		} else if err := c.dec.Decode(c.buf, b); err != nil {
 			return fmt.Errorf("%w: cell %d: %w", ErrCaptured, g, err)
 		}
 		off := g * c.cell
@@ -231,7 +249,7 @@ func (c *Capture) Put(ord int, sum [32]byte, b []byte) error {
 			return fmt.Errorf("%w: more than %d data cells; use a bigger cell", ErrCaptured, manifest.MaxPieces)
 		}
 		rec.crc, rec.sum1 = crc32.Checksum(b, castagnoli()), sha1.Sum(c.buf)
-		if err := c.write(b, off); err != nil {
+		if err := c.write(b, off, same); err != nil {
 			return c.lib.noSpace(err, int64(c.total-ord)*c.cell)
 		}
 	}
@@ -243,8 +261,13 @@ func (c *Capture) Put(ord int, sum [32]byte, b []byte) error {
 	return nil
 }
 
-func (c *Capture) write(b []byte, off int64) error {
-	if err := writeSparse(c.raw, c.buf[:min(c.cell, c.draft.Size-off)], off); err != nil {
+func (c *Capture) write(b []byte, off int64, same bool) error {
+	n := min(c.cell, c.draft.Size-off)
+	write := func() error { return writeSparse(c.raw, c.buf[:n], off) }
+	if same {
+		write = func() error { return c.writeShared(off, n) }
+	}
+	if err := write(); err != nil {
 		return err
 	}
 	_, err := c.fw.f.WriteAt(b, c.fw.off)
@@ -274,6 +297,9 @@ func (c *Capture) publish(ctx context.Context, progress func(Progress)) (_ strin
 		return "", &GuardError{File: c.opt.Name, Findings: findings}
 	case !slices.Equal(d.Used, c.draft.Used):
 		return "", fmt.Errorf("%w: its filesystems use other bytes than the terminal said: it was written to while it was read", ErrCaptured)
+	}
+	if c.draft.Smart != "" {
+		d.Force(survey.Finding{Guard: survey.Smart, Text: manifest.CleanText([]byte(c.draft.Smart))})
 	}
 	if progress == nil {
 		progress = func(Progress) {}
@@ -345,5 +371,7 @@ func (c *Capture) Close() error {
 	if c.dec != nil {
 		c.dec.Close()
 	}
+	errs = append(errs, c.base.close())
+	c.base = nil
 	return errors.Join(append(errs, c.tmp.hold.Close())...)
 }

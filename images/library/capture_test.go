@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -302,7 +303,13 @@ func TestCaptureForced(t *testing.T) {
 	write(t, disk, rootAt+1024+96, []byte{0x46}) // needs_recovery
 	x := newTerminal(t, disk, survey.Dirty)
 	l, _ := newLibrary(t)
-	c := mustCapture(t, l, CaptureOptions{ID: 4, Name: "lab", Force: []string{survey.Dirty}}, x.draft())
+	d := x.draft()
+	d.Smart = "it says\nFAILED"
+	var guard *GuardError
+	if _, err := l.Capture(t.Context(), CaptureOptions{ID: 4, Name: "lab", Force: []string{survey.Dirty}}, d, nil); !errors.As(err, &guard) {
+		t.Errorf("a failing disk: %v; want GuardError", err)
+	}
+	c := mustCapture(t, l, CaptureOptions{ID: 4, Name: "lab", Force: []string{survey.Dirty, survey.Smart}}, d)
 	x.send(c, c.Cells())
 	v, err := c.Publish(t.Context(), nil)
 	if err != nil {
@@ -310,7 +317,81 @@ func TestCaptureForced(t *testing.T) {
 	}
 	defer closed(t, v)
 	closed(t, c)
-	if f := v.Manifest().Forced; len(f) != 1 || !strings.HasPrefix(f[0], "dirty: partition 4 (ext4): its journal") {
+	if f := v.Manifest().Forced; len(f) != 2 || !strings.HasPrefix(f[0], "dirty: partition 4 (ext4): its journal") || !strings.HasPrefix(f[1], "smart: the disk: it says") {
 		t.Errorf("forced = %q", f)
+	}
+}
+
+// TestCaptureOnBase: what equals the base comes as a hash only, and the version is the one that its import makes. What a
+// terminal claims is looked up, and the base's own bytes are hashed.
+func TestCaptureOnBase(t *testing.T) {
+	k := fixture.New(t, testreq.Tool)
+	disk := goldenCopy(t, k)
+	l, dir := newLibrary(t)
+	first := mustImport(t, l, ImportOptions{Name: "lab", File: disk, Cell: 256 << 10})
+	write(t, disk, 100, []byte("changed")) // code in the first sector
+	x := newTerminal(t, disk)
+	if _, err := l.Capture(t.Context(), CaptureOptions{ID: 8, Name: "lab", Base: "2020-01-01.1"}, x.draft(), nil); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a base that is not there: %v", err)
+	}
+	c := mustCapture(t, l, CaptureOptions{ID: 7, Name: "lab", Base: first.Version()}, x.draft())
+	base := c.BaseHashes()
+	if len(base) != 32*c.Cells() || c.BaseVersion() != first.Version() {
+		t.Fatalf("%d bytes of hashes of %q for %d cells", len(base), c.BaseVersion(), c.Cells())
+	}
+	sent := 0
+	for ord := range c.Cells() {
+		sum, b := x.cell(ord, c.CellSize())
+		if ord == 0 {
+			if err := c.Put(ord, sum, nil); !errors.Is(err, ErrCaptured) {
+				t.Errorf("a cell that the base does not have: %v", err)
+			}
+		}
+		if len(b) > 0 && [32]byte(base[32*ord:]) == sum {
+			b = nil
+		} else if len(b) > 0 {
+			sent++
+		}
+		if err := c.Put(ord, sum, b); err != nil {
+			t.Fatalf("Put(%d) = %v", ord, err)
+		}
+		if ord == c.Cells()/2 { // the server is started again
+			closed(t, c)
+			c = mustCapture(t, l, CaptureOptions{ID: 7, Name: "lab", Base: first.Version()}, x.draft())
+			if c.Next() != ord+1 {
+				t.Fatalf("%d cells are here after a restart, %d were", c.Next(), ord+1)
+			}
+		}
+	}
+	if sent != 1 {
+		t.Errorf("%d cells were sent with their content; want the one that changed", sent)
+	}
+	v, err := c.Publish(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, v)
+	closed(t, c)
+	other, _ := elsewhere(t, 9)
+	same := mustImport(t, other, ImportOptions{Name: "lab", File: disk, Cell: 256 << 10})
+	if !sameContent(v.man, same.man) || v.man.Base != first.Version() || !v.HasFrames() {
+		t.Errorf("captured %+v\nimported %+v", v.man, same.man)
+	}
+	// A base that has rotted is not believed.
+	flip(t, filepath.Join(dir, "lab", first.Version(), rawFile), rootAt+1024)
+	c = mustCapture(t, l, CaptureOptions{ID: 9, Name: "lab", Base: first.Version()}, x.draft())
+	defer closed(t, c)
+	base = c.BaseHashes()
+	for ord := range c.Cells() {
+		sum, b := x.cell(ord, c.CellSize())
+		if len(b) > 0 && [32]byte(base[32*ord:]) == sum {
+			b = nil
+		}
+		if err = c.Put(ord, sum, b); err != nil {
+			break
+		}
+	}
+	if err == nil || !strings.Contains(err.Error(), "is damaged") {
+		t.Errorf("a rotten base: %v", err)
 	}
 }

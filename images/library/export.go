@@ -20,7 +20,7 @@ import (
 )
 
 // An export is a tar (POSIX.1-1988 with GNU sizes where needed) of these members in this order, regular files, each at
-// most once: manifest.json manifest.sig image.pub image.torrent [used.bin] [hashes.bin] and then frames.zst, or cells.bin
+// most once: manifest.json manifest.sig image.pub image.torrent [used.bin] [hashes.bin] [hooks.bin] and then frames.zst, or cells.bin
 // where a version has no compressed cells: the data cells one after the other.
 const (
 	pubFile   = "image.pub" // the ed25519 public key of the signature, 32 bytes
@@ -126,7 +126,7 @@ func (v *Version) writeTar(ctx context.Context, w *tar.Writer, pub ed25519.Publi
 	for _, m := range []struct {
 		name string
 		data []byte
-	}{{manifestFile, v.json}, {sigFile, v.sig}, {pubFile, pub}, {torrentFile, v.torrent}, {usedFile, v.usedBin}, {hashesFile, v.hashesBin}} {
+	}{{manifestFile, v.json}, {sigFile, v.sig}, {pubFile, pub}, {torrentFile, v.torrent}, {usedFile, v.usedBin}, {hashesFile, v.hashesBin}, {hooksFile, v.hooksBin}} {
 		if m.data == nil {
 			continue
 		}

@@ -48,7 +48,7 @@ type section struct{ off, size int64 }
 // members finds the members of an export of size bytes: known names, each once, regular files, the payload last.
 func members(r io.ReaderAt, size int64) (map[string]section, error) {
 	limits := map[string]int64{manifestFile: manifest.MaxJSON, sigFile: manifest.SigSize, pubFile: ed25519.PublicKeySize,
-		torrentFile: metainfo.MaxSize, usedFile: MaxUsed, hashesFile: MaxHashes, framesFile: manifest.MaxDisk, cellsFile: manifest.MaxDisk}
+		torrentFile: metainfo.MaxSize, usedFile: MaxUsed, hashesFile: MaxHashes, hooksFile: MaxHooks, framesFile: manifest.MaxDisk, cellsFile: manifest.MaxDisk}
 	at := io.NewSectionReader(r, 0, size)
 	t := tar.NewReader(at)
 	out := map[string]section{}
@@ -111,7 +111,7 @@ func (l *Library) openExport(f *os.File, size int64, fingerprint string) (*expor
 		return b
 	}
 	pub := ed25519.PublicKey(get(pubFile))
-	files := Files{Manifest: get(manifestFile), Sig: get(sigFile), Torrent: get(torrentFile), Used: get(usedFile), Hashes: get(hashesFile)}
+	files := Files{Manifest: get(manifestFile), Sig: get(sigFile), Torrent: get(torrentFile), Used: get(usedFile), Hashes: get(hashesFile), Hooks: get(hooksFile)}
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ type ImportOptions struct {
 	Cell     int64    // cell size in bytes; 0 = that of the image's newest version, else by size
 	Force    []string // guards to override: ForceDirty, ForceHibernated, ForceUnchanged
 	OSHint   string   // free text for people
+	Hooks    *Hooks   // what every PC gets beside its name; nil = those of the newest version
 	Codec    string   // CodecZstd (also "") makes the frame store, CodecNone does not
 	Progress func(Progress)
 	Warn     func(string) // findings that do not stop the import

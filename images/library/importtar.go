@@ -64,6 +64,9 @@ func (l *Library) importExport(ctx context.Context, o ImportOptions, fingerprint
 	defer e.check.close()
 	j := &importJob{lib: l, opt: o, cell: e.man.Cell, plan: planOf(e.man), work: e.man.Used()}
 	defer func() { err = closeInto(err, j.base.close()) }()
+	if o.Hooks == nil {
+		j.opt.Hooks = hooksOf(e.Version)
+	}
 	if o.OSHint == "" {
 		j.opt.OSHint = e.man.OSHint
 	}

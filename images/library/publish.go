@@ -42,7 +42,7 @@ func (j *importJob) publish(tmp *temp) (string, error) {
 			return "", err
 		}
 	}
-	for _, name := range []string{usedFile, hashesFile, torrentFile, manifestFile, sigFile} {
+	for _, name := range []string{usedFile, hashesFile, hooksFile, torrentFile, manifestFile, sigFile} {
 		if data := files[name]; data != nil {
 			if err := writeSynced(filepath.Join(tmp.dir, name), data); err != nil {
 				return "", err
@@ -118,6 +118,7 @@ func (j *importJob) encode(version string) (map[string][]byte, *manifest.Manifes
 		files[hashesFile] = j.sums.sha256
 		m.HashesBlob = blob(j.sums.sha256, 0)
 	}
+	m.Personalise, files[hooksFile] = j.hooks(m.Parts)
 	text, err := m.Marshal()
 	if err != nil {
 		return nil, nil, err
@@ -125,6 +126,9 @@ func (j *importJob) encode(version string) (map[string][]byte, *manifest.Manifes
 	loaded, err := manifest.Load(text, files[usedFile], files[hashesFile])
 	if err != nil {
 		return nil, nil, fmt.Errorf("check the new manifest: %w", err)
+	}
+	if _, err := loaded.AttachHooks(files[hooksFile]); err != nil {
+		return nil, nil, err
 	}
 	files[manifestFile], files[torrentFile] = text, torrent
 	files[sigFile] = manifest.Sign(j.lib.key, text)

@@ -96,12 +96,12 @@ func (l *Library) fetchPath(name, version string) string {
 // open writes the small files anew, whatever is there, and opens disk.raw.
 func (in *Incoming) open(f Files) error {
 	dir := in.tmp.dir
-	for _, name := range []string{framesFile, usedFile, hashesFile, torrentFile, manifestFile, sigFile} {
+	for _, name := range []string{framesFile, usedFile, hashesFile, hooksFile, torrentFile, manifestFile, sigFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	for name, data := range map[string][]byte{usedFile: f.Used, hashesFile: f.Hashes, torrentFile: f.Torrent, manifestFile: f.Manifest, sigFile: f.Sig} {
+	for name, data := range map[string][]byte{usedFile: f.Used, hashesFile: f.Hashes, hooksFile: f.Hooks, torrentFile: f.Torrent, manifestFile: f.Manifest, sigFile: f.Sig} {
 		if data == nil {
 			continue
 		}

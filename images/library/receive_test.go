@@ -16,7 +16,7 @@ import (
 
 // files are the small files of v as they travel.
 func files(v *Version) Files {
-	return Files{Manifest: v.ManifestJSON(), Sig: v.Sig(), Torrent: v.TorrentBytes(), Used: v.UsedBin(), Hashes: v.HashesBin()}
+	return Files{Manifest: v.ManifestJSON(), Sig: v.Sig(), Torrent: v.TorrentBytes(), Used: v.UsedBin(), Hashes: v.HashesBin(), Hooks: v.HooksBin()}
 }
 
 // copies opens an empty library for versions of l's.

@@ -24,6 +24,7 @@ const (
 	torrentFile  = "image.torrent"
 	usedFile     = "used.bin"
 	hashesFile   = "hashes.bin"
+	hooksFile    = "hooks.bin"
 )
 
 // Version is one opened image version. It is safe for concurrent use until Close.
@@ -33,6 +34,7 @@ type Version struct {
 	json, sig []byte
 	usedBin   []byte
 	hashesBin []byte
+	hooksBin  []byte
 	torrent   []byte
 	tor       *metainfo.Torrent
 	masker    *mask.Masker
@@ -84,6 +86,7 @@ func (v *Version) load(l *Library, name, version string) error {
 		{sigFile, manifest.SigSize, false, &f.Sig},
 		{usedFile, MaxUsed, true, &f.Used},
 		{hashesFile, MaxHashes, true, &f.Hashes},
+		{hooksFile, MaxHooks, true, &f.Hooks},
 		{torrentFile, metainfo.MaxSize, false, &f.Torrent},
 	} {
 		*r.to, err = v.read(r.file, r.limit)
@@ -98,21 +101,26 @@ func (v *Version) load(l *Library, name, version string) error {
 const (
 	MaxUsed   = 20 * manifest.MaxExtents
 	MaxHashes = 32 * manifest.MaxPieces
+	MaxHooks  = manifest.MaxHookBytes
 )
 
 // Files are the small files of a version, as they travel.
 type Files struct {
 	Manifest, Sig, Torrent []byte
 	Used, Hashes           []byte // nil when their content stands in the manifest
+	Hooks                  []byte // nil when there are none
 }
 
 // adopt checks signature, manifest and torrent and takes them over.
 func (v *Version) adopt(l *Library, f Files, name, version string) (err error) {
-	v.json, v.sig, v.usedBin, v.hashesBin, v.torrent = f.Manifest, f.Sig, f.Used, f.Hashes, f.Torrent
+	v.json, v.sig, v.usedBin, v.hashesBin, v.hooksBin, v.torrent = f.Manifest, f.Sig, f.Used, f.Hashes, f.Hooks, f.Torrent
 	if err := manifest.VerifySig(l.pubs, v.json, v.sig); err != nil {
 		return err
 	}
 	if v.man, err = manifest.Load(v.json, v.usedBin, v.hashesBin); err != nil {
+		return err
+	}
+	if _, err := v.man.AttachHooks(v.hooksBin); err != nil {
 		return err
 	}
 	if v.man.Name != name || v.man.Version != version {
@@ -178,6 +186,9 @@ func (v *Version) UsedBin() []byte { return v.usedBin }
 
 // HashesBin returns hashes.bin; nil when the hashes stand in the manifest.
 func (v *Version) HashesBin() []byte { return v.hashesBin }
+
+// HooksBin returns hooks.bin; nil when there are no hooks with content.
+func (v *Version) HooksBin() []byte { return v.hooksBin }
 
 // TorrentBytes returns image.torrent.
 func (v *Version) TorrentBytes() []byte { return v.torrent }

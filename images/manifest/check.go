@@ -73,6 +73,9 @@ func (m *Manifest) checkRanges() error {
 	if m.Codec != "none" && m.Codec != "zstd" {
 		return fmt.Errorf("codec %q is unknown", m.Codec)
 	}
+	if err := m.Personalise.check(m.Parts); err != nil {
+		return err
+	}
 	return checkTexts(append([]string{m.OSHint}, m.Forced...)...)
 }
 

@@ -99,10 +99,6 @@ type Blob struct {
 	Count  int64  `json:"count,omitempty"`
 }
 
-// Personalise holds what is changed on each host after the copy. Format 1 of this release knows no switches:
-// an image that carries any is refused rather than deployed without them.
-type Personalise struct{}
-
 // Pieces returns the number of data cells, which is the number of torrent pieces.
 func (m *Manifest) Pieces() int {
 	if len(m.Cells) == 0 || len(m.starts) != len(m.Cells) {

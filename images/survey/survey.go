@@ -22,7 +22,11 @@ const (
 	Dirty      = "dirty"      // a filesystem was not unmounted cleanly
 	Hibernated = "hibernated" // a sleeping system will go on with a filesystem
 	Loader     = "loader"     // the disk starts by UEFI only, and has no loader at the path that every PC tries
+	Smart      = "smart"      // the disk says of itself that it fails; only a terminal can ask
 )
+
+// Guards are the names that --force takes when a disk is captured.
+func Guards() []string { return []string{Dirty, Hibernated, Loader, Smart} }
 
 // Options say what is overridden and what is asked for.
 type Options struct {
@@ -86,8 +90,8 @@ func Read(r io.ReaderAt, size int64, sector int, o Options) (*Disk, []Finding, e
 	return d, nil, nil
 }
 
-// force notes a guard that is overridden. The reason stays with the image for ever, cut to what a manifest takes.
-func (d *Disk) force(f Finding) { d.Forced = append(d.Forced, fmt.Sprintf("%s: %.180s", f.Guard, f)) }
+// Force notes a guard that is overridden. The reason stays with the image for ever, cut to what a manifest takes.
+func (d *Disk) Force(f Finding) { d.Forced = append(d.Forced, fmt.Sprintf("%s: %.180s", f.Guard, f)) }
 
 // addPart reads one partition's used map. Findings stop the image unless forced.
 func (d *Disk) addPart(r io.ReaderAt, e part.Entry, force []string) ([]Finding, error) {
@@ -109,7 +113,7 @@ func (d *Disk) addPart(r io.ReaderAt, e part.Entry, force []string) ([]Finding, 
 		if !slices.Contains(force, guard) {
 			return []Finding{f}, nil
 		}
-		d.force(f)
+		d.Force(f)
 	}
 	if um.Why != "" {
 		d.Warnings = append(d.Warnings, fmt.Sprintf("partition %d (%s): %s", e.N, um.FS, um.Why))
@@ -186,7 +190,7 @@ func (d *Disk) bootMode(r io.ReaderAt, o Options) []Finding {
 	case !o.NeedLoader || bios:
 		d.Warnings = append(d.Warnings, f.Text)
 	case slices.Contains(o.Force, Loader):
-		d.force(f)
+		d.Force(f)
 	default:
 		return []Finding{f}
 	}

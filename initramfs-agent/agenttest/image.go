@@ -179,7 +179,7 @@ func FromDisk(t testing.TB, file string) *Image {
 		t.Fatal(err)
 	}
 	files := map[string][]byte{"manifest.json": v.ManifestJSON(), "manifest.sig": v.Sig(), "image.torrent": v.TorrentBytes()}
-	for name, b := range map[string][]byte{"used.bin": v.UsedBin(), "hashes.bin": v.HashesBin()} {
+	for name, b := range map[string][]byte{"used.bin": v.UsedBin(), "hooks.bin": v.HooksBin(), "hashes.bin": v.HashesBin()} {
 		if b != nil {
 			files[name] = b
 		}

@@ -27,7 +27,8 @@ type Bundle struct {
 	Manifest *manifest.Manifest
 	Torrent  *metainfo.Torrent
 	Masker   *mask.Masker
-	Digest   string // hex SHA-256 of manifest.json, as orders name it
+	Digest   string   // hex SHA-256 of manifest.json, as orders name it
+	Hooks    [][]byte // content of each hook of the manifest, compared with its digest
 }
 
 // Fetch returns one file of the image; it fails when the file is longer than
@@ -69,6 +70,10 @@ func Load(fetch Fetch, keys []ed25519.PublicKey, wantDigest string) (*Bundle, er
 	if m, err = manifest.Load(raw, used, hashes); err != nil {
 		return nil, bad("%v", err)
 	}
+	hooks, err := hooks(fetch, m)
+	if err != nil {
+		return nil, err
+	}
 	tor, err := fetch("image.torrent", metainfo.MaxSize)
 	if err != nil {
 		return nil, err
@@ -80,7 +85,23 @@ func Load(fetch Fetch, keys []ed25519.PublicKey, wantDigest string) (*Bundle, er
 	if err := match(m, t); err != nil {
 		return nil, err
 	}
-	return &Bundle{Manifest: m, Torrent: t, Masker: mask.New(m), Digest: digest}, nil
+	return &Bundle{Manifest: m, Torrent: t, Masker: mask.New(m), Digest: digest, Hooks: hooks}, nil
+}
+
+// hooks fetches the content of all hooks, when there is any.
+func hooks(fetch Fetch, m *manifest.Manifest) ([][]byte, error) {
+	var bin []byte
+	if n := m.Personalise.Bytes(); n > 0 {
+		var err error
+		if bin, err = fetch("hooks.bin", n); err != nil {
+			return nil, err
+		}
+	}
+	out, err := m.AttachHooks(bin)
+	if err != nil {
+		return nil, bad("%v", err)
+	}
+	return out, nil
 }
 
 func side(fetch Fetch, name string, b *manifest.Blob) ([]byte, error) {

@@ -50,7 +50,27 @@ func makeDisk(t *testing.T, k *fixture.Kit, loader bool) []byte {
 
 func look(t *testing.T, raw []byte, force ...string) (*survey.Disk, error) {
 	t.Helper()
-	return Look(bytes.NewReader(raw), int64(len(raw)), 512, force)
+	return Look(bytes.NewReader(raw), int64(len(raw)), 512, "", force)
+}
+
+// TestSmart: a disk that says that it fails is refused together with everything else, and taken when that is forced.
+func TestSmart(t *testing.T) {
+	raw := makeDisk(t, fixture.New(t, testreq.Tool), true)
+	raw[9*mib+1024+96] |= 4 // dirty
+	for _, tt := range []struct {
+		force []string
+		want  []string
+	}{{nil, []string{"it says FAILED", "--force=smart", "--force=dirty"}}, {[]string{"dirty"}, []string{"--force=smart"}}, {[]string{"smart"}, []string{"--force=dirty"}}, {[]string{"dirty", "smart"}, nil}} {
+		d, err := Look(bytes.NewReader(raw), int64(len(raw)), 512, "it says FAILED", tt.force)
+		for _, w := range tt.want {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("force %q: %v; want %q in it", tt.force, err, w)
+			}
+		}
+		if tt.want == nil && (err != nil || len(d.Forced) != 2 || !strings.HasPrefix(d.Forced[1], "smart: the disk: it says FAILED")) {
+			t.Errorf("force %q: %+v, %v", tt.force, d, err)
+		}
+	}
 }
 
 func TestGuards(t *testing.T) {
@@ -159,7 +179,7 @@ func TestStream(t *testing.T) {
 	}
 	defer dec.Close()
 	for _, from := range []int{0, 1, 7, len(grid) - 1, len(grid)} {
-		s, err := NewStream(t.Context(), &memory{raw: raw}, used, cell, from)
+		s, err := NewStream(t.Context(), &memory{raw: raw}, used, cell, from, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,11 +212,45 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// TestStreamOnBase: a cell that the server has goes as its hash, all others as ever.
+func TestStreamOnBase(t *testing.T) {
+	const cell = 256 << 10
+	raw := fixture.Random(5, 6*cell)
+	clear(raw[2*cell : 3*cell])
+	var base []byte
+	for i := range 5 { // of a shorter base; it has another cell 1, and no cell 4
+		sum := sha256.Sum256(raw[i*cell : (i+1)*cell])
+		switch i {
+		case 1:
+			sum[0]++
+		case 4:
+			clear(sum[:])
+		}
+		base = append(base, sum[:]...)
+	}
+	for _, from := range []int{0, 3} {
+		s, err := NewStream(t.Context(), &memory{raw: raw}, []manifest.Extent{{Off: 0, Len: 6 * cell}}, cell, from, base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Batch(func(int) {})
+		r := cells.NewReader(s, cell)
+		for ord := from; ord < 6; ord++ {
+			h, _, err := r.Next()
+			same, zero := ord == 0 || ord == 3, ord == 2
+			if err != nil || h.Ord != ord || (h.Len == 0) != (same || zero) || (h.Sum == [32]byte{}) != zero {
+				t.Errorf("cell %d: %+v, %v", ord, h, err)
+			}
+		}
+		s.Close()
+	}
+}
+
 // TestStreamIsBounded: nothing is read far ahead of what is taken, a batch ends, and Close leaves nobody behind.
 func TestStreamIsBounded(t *testing.T) {
 	const cell = 256 << 10
 	m := &memory{raw: fixture.Random(6, 40*cell)}
-	s, err := NewStream(t.Context(), m, []manifest.Extent{{Off: 0, Len: 40 * cell}}, cell, 0)
+	s, err := NewStream(t.Context(), m, []manifest.Extent{{Off: 0, Len: 40 * cell}}, cell, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +277,7 @@ func TestStreamIsBounded(t *testing.T) {
 
 func TestStreamOfABadDisk(t *testing.T) {
 	const cell = 256 << 10
-	s, err := NewStream(t.Context(), &memory{raw: fixture.Random(7, 20*cell), bad: 11*cell + 5}, []manifest.Extent{{Off: 0, Len: 20 * cell}}, cell, 0)
+	s, err := NewStream(t.Context(), &memory{raw: fixture.Random(7, 20*cell), bad: 11*cell + 5}, []manifest.Extent{{Off: 0, Len: 20 * cell}}, cell, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +289,7 @@ func TestStreamOfABadDisk(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	gone, err := NewStream(ctx, &memory{raw: make([]byte, cell)}, []manifest.Extent{{Off: 0, Len: cell}}, cell, 0)
+	gone, err := NewStream(ctx, &memory{raw: make([]byte, cell)}, []manifest.Extent{{Off: 0, Len: cell}}, cell, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,10 +18,20 @@ import (
 
 // Look reads the partition table and the used maps of a disk of size bytes and applies the guards. Everything that
 // speaks against an image is in one *api.Fault, with the name under which each can be overridden.
-func Look(r io.ReaderAt, size int64, sector int, force []string) (*survey.Disk, error) {
+//
+// failing is what the disk says of its own health when it fails, else "".
+func Look(r io.ReaderAt, size int64, sector int, failing string, force []string) (*survey.Disk, error) {
 	d, findings, err := survey.Read(r, size, sector, survey.Options{Force: force, NeedLoader: true})
 	if err != nil {
 		return nil, &api.Fault{Code: api.CodeGuard, Text: "this disk cannot become an image", Err: err}
+	}
+	smart := survey.Finding{Guard: survey.Smart, Text: failing + ": what is read from it may be wrong; take another PC as reference"}
+	switch {
+	case failing == "":
+	case !slices.Contains(force, survey.Smart):
+		findings = append(findings, smart)
+	case d != nil:
+		d.Force(smart)
 	}
 	if len(findings) > 0 {
 		return nil, &api.Fault{Code: api.CodeGuard, Text: refusal(findings)}
@@ -61,7 +71,7 @@ func Same(a, b *survey.Disk) error {
 }
 
 // Draft is what the server is told before the first cell. size and sector are bytes.
-func Draft(d *survey.Disk, size int64, sector int) (api.CaptureDraft, error) {
+func Draft(d *survey.Disk, size int64, sector int, failing string) (api.CaptureDraft, error) {
 	used, err := manifest.EncodeUsed(d.Used)
-	return api.CaptureDraft{Size: size, Sector: sector, Extents: int64(len(d.Used)), Used: used}, err
+	return api.CaptureDraft{Size: size, Sector: sector, Extents: int64(len(d.Used)), Used: used, Smart: failing}, err
 }

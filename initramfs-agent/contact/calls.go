@@ -82,6 +82,15 @@ func (c *Client) CaptureState(ctx context.Context) (api.CaptureState, error) {
 	return st, err
 }
 
+// CaptureBase fetches the hashes of the base's cells, 32 bytes for each of n.
+func (c *Client) CaptureBase(ctx context.Context, n int) ([]byte, error) {
+	f := &file{limit: 32 * int64(n)}
+	if _, _, err := c.do(ctx, http.MethodGet, api.RouteCaptureBase, nil, f); err != nil {
+		return nil, fmt.Errorf("fetch the base's hashes: %w", err)
+	}
+	return f.data, nil
+}
+
 // CaptureDraft tells the server what is to come.
 func (c *Client) CaptureDraft(ctx context.Context, d api.CaptureDraft) (api.CaptureState, error) {
 	d.BootID = c.BootID

@@ -33,12 +33,18 @@ func (s *session) capture(ctx context.Context, env *order.Envelope) (err error) 
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
 	s.setState(api.StateChecking, "reading the partition table and what the filesystems use")
-	look, err := s.look(src, d, r.Order().Force)
+	health := src.Health(d.Bus)
+	s.cfg.Log.Info("disk asked for its health", "known", health.Known, "failing", health.Failing, "text", health.Text)
+	failing := ""
+	if health.Failing {
+		failing = health.Text
+	}
+	look, err := s.look(src, d, failing, r.Order().Force)
 	if err != nil {
 		return err
 	}
 	s.cfg.Log.Info("disk looked at", "parts", len(look.Parts), "extents", len(look.Used), "boot", look.Boot, "warnings", look.Warnings, "forced", look.Forced)
-	t := &transfer{s: s, src: src, disk: d, look: look, force: r.Order().Force, deadline: r.Deadline(), moved: bootenv.Uptime()}
+	t := &transfer{s: s, src: src, disk: d, look: look, failing: failing, force: r.Order().Force, deadline: r.Deadline(), moved: bootenv.Uptime()}
 	defer t.close()
 	image, err := t.run(ctx)
 	if err != nil {
@@ -80,13 +86,13 @@ func (s *session) acceptCapture(env *order.Envelope) (r order.Reading, d api.Dis
 }
 
 // look reads what the disk holds, past the page cache.
-func (s *session) look(src *disk.Captured, d api.Disk, force []string) (look *survey.Disk, err error) {
+func (s *session) look(src *disk.Captured, d api.Disk, failing string, force []string) (look *survey.Disk, err error) {
 	at, err := src.At()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, at.Close()) }()
-	return capture.Look(at, d.Bytes, d.Sector, force)
+	return capture.Look(at, d.Bytes, d.Sector, failing, force)
 }
 
 // transfer brings a disk to the server: it does what the server's state asks for, again and again, whatever breaks.
@@ -95,12 +101,14 @@ type transfer struct {
 	src      *disk.Captured
 	disk     api.Disk
 	look     *survey.Disk
+	failing  string // its own word when it fails
 	force    []string
 	deadline time.Duration // of the order, since boot
 	moved    time.Duration // when something went on, since boot
 
 	stream *capture.Stream
-	again  bool // the disk was looked at a second time, and had not changed
+	base   []byte // hashes of the cells that the server has
+	again  bool   // the disk was looked at a second time, and had not changed
 	next   int
 }
 
@@ -167,7 +175,7 @@ func (t *transfer) step(ctx context.Context, st api.CaptureState) (api.CaptureSt
 	s := t.s
 	switch st.Phase {
 	case api.CaptureNone:
-		d, err := capture.Draft(t.look, t.disk.Bytes, t.disk.Sector)
+		d, err := capture.Draft(t.look, t.disk.Bytes, t.disk.Sector, t.failing)
 		if err != nil {
 			return st, &api.Fault{Code: api.CodeCapture, Text: "describe the disk", Err: err}
 		}
@@ -219,9 +227,20 @@ func (t *transfer) send(ctx context.Context, st api.CaptureState) (api.CaptureSt
 	if t.stream != nil && t.stream.Next() != st.Next { // an upload was cut: cells are read again
 		t.close()
 	}
+	if st.Base != "" && len(t.base) != 32*st.Cells {
+		base, err := t.s.c.CaptureBase(ctx, st.Cells)
+		if err == nil && len(base) != 32*st.Cells {
+			err = &api.Fault{Code: api.CodeCapture, Text: fmt.Sprintf("the server sent %d bytes of hashes of version %s for %d cells", len(base), st.Base, st.Cells)}
+		}
+		if err != nil {
+			return st, err
+		}
+		t.base = base
+		t.s.cfg.Log.Info("cells like those of the base are not sent", "base", st.Base)
+	}
 	if t.stream == nil {
 		var err error
-		if t.stream, err = capture.NewStream(ctx, t.src, t.look.Used, st.CellBytes, st.Next); err != nil {
+		if t.stream, err = capture.NewStream(ctx, t.src, t.look.Used, st.CellBytes, st.Next, t.base); err != nil {
 			return st, err
 		}
 	}
@@ -242,7 +261,7 @@ func (t *transfer) send(ctx context.Context, st api.CaptureState) (api.CaptureSt
 func (t *transfer) finish(ctx context.Context) (api.CaptureState, error) {
 	t.close()
 	if !t.again {
-		look, err := t.s.look(t.src, t.disk, t.force)
+		look, err := t.s.look(t.src, t.disk, t.failing, t.force)
 		if err == nil {
 			err = capture.Same(t.look, look)
 		}

@@ -181,12 +181,29 @@ func (s *session) finalise(ctx context.Context, o order.Order, b *bundle.Bundle,
 	}
 	out, err := finalise.Run(ctx, w, b.Manifest, l.Parts, finalise.Options{
 		Policy: o.Personalise, Load: s.cfg.Load, Log: s.cfg.Log, Say: s.detail,
-		Host: personalise.Host{Name: o.Host.Name, Room: o.Host.Room, Image: o.Image.Name + "/" + o.Image.Version, Job: o.Job},
+		Host: hostOf(o), Hooks: hooksOf(b),
 	})
 	s.mu.Lock()
 	s.final = out
 	s.mu.Unlock()
 	return err
+}
+
+// hostOf is what the order says of this PC.
+func hostOf(o order.Order) personalise.Host {
+	h := personalise.Host{Name: o.Host.Name, Room: o.Host.Room, Image: o.Image.Name + "/" + o.Image.Version, Job: o.Job, Network: o.Network}
+	if len(o.Host.MACs) > 0 {
+		h.MAC = o.Host.MACs[0] // that of the host record stands first
+	}
+	return h
+}
+
+// hooksOf are the hooks of the signed manifest.
+func hooksOf(b *bundle.Bundle) (out []personalise.Hook) {
+	for i, h := range b.Manifest.Personalise.Hooks {
+		out = append(out, personalise.Hook{Hook: h, Content: b.Hooks[i]})
+	}
+	return out
 }
 
 // complete waits until every piece is written.

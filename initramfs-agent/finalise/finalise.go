@@ -32,12 +32,19 @@ type Disk interface {
 	Share(parts []disk.Span) error
 	Device(n int) (string, error)
 	Unshare() error
+
+	// Of an exclusively held disk; offsets and buffers as O_DIRECT takes them.
+	At() (*disk.At, error)
+	ReadAt(buf []byte, off int64) error
+	WriteCell(buf []byte, off int64) error
+	Flush() error
 }
 
 // Options of one run.
 type Options struct {
 	Policy string // order.PersonaliseRequire, ...
 	Host   personalise.Host
+	Hooks  []personalise.Hook        // of the image
 	Load   func(module string) error // of kernel modules; nil = the kernel finds them itself
 	Log    *slog.Logger
 	Say    func(what string) // what takes a while, for people
@@ -62,6 +69,8 @@ type job struct {
 	roots []partition // filesystems that may hold a Linux root
 	esp   *partition  // where a Windows image's host file goes
 	skip  []string    // what cannot be personalised, for people
+
+	windows []partition // NTFS volumes that may hold a Windows
 }
 
 // partition is one partition.
@@ -77,7 +86,6 @@ func (t partition) name() string { return fmt.Sprintf("partition %d (%s)", t.spa
 // places on this disk.
 func plan(m *manifest.Manifest, parts []manifest.Part, policy string) job {
 	var j job
-	windows := false
 	var esp *partition
 	for i, p := range parts {
 		t := partition{disk.Span{N: p.N, Start: p.Start, Size: p.Size}, p.FS, volume.Driver(p.FS)}
@@ -88,7 +96,7 @@ func plan(m *manifest.Manifest, parts []manifest.Part, policy string) job {
 		case p.OS == "linux" && volume.CanHoldLinux(t.driver):
 			j.roots = append(j.roots, t)
 		case p.OS == "windows":
-			windows = true
+			j.windows = append(j.windows, t)
 		case (p.Type == part.TypeESP || p.Type == "ef") && t.driver == "vfat" && esp == nil:
 			esp = &t
 		case p.FS == "luks" || p.FS == "lvm" || p.FS == "bitlocker":
@@ -96,14 +104,11 @@ func plan(m *manifest.Manifest, parts []manifest.Part, policy string) job {
 		}
 	}
 	if policy == order.PersonaliseOff {
-		j.roots, j.skip = nil, nil
+		j.roots, j.skip, j.windows = nil, nil, nil
 		return j
 	}
-	if windows {
-		j.skip = append(j.skip, "Windows keeps the computer name that the image has: this release writes no NTFS")
-		if j.esp = esp; esp == nil {
-			j.skip = append(j.skip, "the image has no EFI partition for labswarm\\host.json either")
-		}
+	if len(j.windows) > 0 {
+		j.esp = esp
 	}
 	return j
 }
@@ -117,6 +122,18 @@ func Run(ctx context.Context, d Disk, m *manifest.Manifest, parts []manifest.Par
 	r := &run{Options: o, d: d}
 	for _, s := range j.skip {
 		r.warn(s)
+	}
+	if err := r.left(j, m); err != nil {
+		if o.Policy == order.PersonaliseRequire {
+			return r.out, fault(err)
+		}
+		r.warn(err.Error())
+	}
+	if err := r.windows(j); err != nil {
+		if o.Policy == order.PersonaliseRequire {
+			return r.out, fault(err)
+		}
+		r.warn("not personalised: " + err.Error())
 	}
 	spans := j.spans()
 	if len(spans) == 0 {
@@ -148,6 +165,26 @@ func Run(ctx context.Context, d Disk, m *manifest.Manifest, parts []manifest.Par
 		r.warn("not personalised: " + err.Error())
 	}
 	return r.out, nil
+}
+
+// left says what the order or the image asks for and nothing on this disk, or the policy, allows.
+func (r *run) left(j job, m *manifest.Manifest) error {
+	linux := slices.ContainsFunc(m.Parts, func(p manifest.Part) bool { return p.OS == "linux" })
+	switch {
+	case r.Host.Network == nil:
+	case r.Policy == order.PersonaliseOff:
+		r.warn("the fixed address is left out: the job says --personalise=off")
+	case !linux:
+		r.warn("the fixed address is for Linux, this image has none: its system asks DHCP or keeps the image's address")
+	}
+	switch {
+	case len(r.Hooks) == 0:
+	case r.Policy == order.PersonaliseOff:
+		r.warn(fmt.Sprintf("the image's %d hooks are left out: the job says --personalise=off", len(r.Hooks)))
+	case len(j.roots) == 0:
+		return fmt.Errorf("the image's %d hooks are left out: no Linux filesystem that can be mounted here", len(r.Hooks))
+	}
+	return nil
 }
 
 func fault(err error) error {

@@ -28,11 +28,21 @@ func (r *run) personalise(j job) error {
 		found = true
 		r.Say("personalising " + t.name())
 		rules := func(root *volume.Tree) (*personalise.Plan, error) {
-			return personalise.Linux(root, r.Host, personalise.NewKey)
+			p, err := personalise.Linux(root, r.Host, personalise.NewKey)
+			if err != nil {
+				return nil, err
+			}
+			if err := personalise.Network(p, root, r.Host); err != nil {
+				return nil, err
+			}
+			return p, personalise.Hooks(p, root, r.Host, r.Hooks)
 		}
 		if err := r.change(t, dir, rules); err != nil {
 			return fmt.Errorf("personalise %s: %w", t.name(), err)
 		}
+	}
+	if !found && len(j.roots) > 0 && (len(r.Hooks) > 0 || r.Host.Network != nil) {
+		return fmt.Errorf("no Linux system on this disk that could take %d hooks or a fixed address", len(r.Hooks))
 	}
 	if !found && len(j.roots) > 0 {
 		r.Log.Info("no Linux system on this disk, nothing to personalise")

@@ -19,22 +19,23 @@ func TestPlan(t *testing.T) {
 	debian := []manifest.Part{p(1, part.TypeBIOSBoot, "none", "", false), p(2, part.TypeESP, "fat", "", false), p(3, linux, "swap", "", false), p(4, linux, "ext4", "linux", true)}
 	windows := []manifest.Part{p(1, part.TypeESP, "fat", "", false), p(2, part.TypeMSR, "none", "", false), p(3, "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7", "ntfs", "windows", true)}
 	for _, tt := range []struct {
-		name   string
-		parts  []manifest.Part
-		more   int64 // bytes that the last one has grown by
-		policy string
-		grow   int
-		roots  []int
-		esp    int
-		skip   string
+		name    string
+		parts   []manifest.Part
+		more    int64 // bytes that the last one has grown by
+		policy  string
+		grow    int
+		roots   []int
+		esp     int
+		windows int // the one that may hold a Windows; 0 = none
+		skip    string
 	}{
 		{name: "Debian", parts: debian, policy: order.PersonaliseRequire, roots: []int{4}},
 		{name: "Debian, bigger disk", parts: debian, more: 1 << 30, policy: order.PersonaliseTry, grow: 4, roots: []int{4}},
 		{name: "Debian, off", parts: debian, policy: order.PersonaliseOff},
 		{name: "Debian, off, bigger disk", parts: debian, more: 1 << 30, policy: order.PersonaliseOff, grow: 4},
-		{name: "Windows", parts: windows, more: 1 << 30, policy: order.PersonaliseRequire, esp: 1, skip: "Windows keeps"},
+		{name: "Windows", parts: windows, more: 1 << 30, policy: order.PersonaliseRequire, esp: 1, windows: 3},
 		{name: "Windows, off", parts: windows, policy: order.PersonaliseOff},
-		{name: "Windows for BIOS", parts: []manifest.Part{p(1, "07", "ntfs", "windows", false)}, policy: order.PersonaliseRequire, skip: "no EFI partition"},
+		{name: "Windows for BIOS", parts: []manifest.Part{p(1, "07", "ntfs", "windows", false)}, policy: order.PersonaliseRequire, windows: 1},
 		{name: "LUKS", parts: []manifest.Part{p(1, part.TypeESP, "fat", "", false), p(2, linux, "ext4", "linux", false), p(3, linux, "luks", "", false)}, policy: order.PersonaliseRequire, roots: []int{2}, skip: "does not open LUKS"},
 		{name: "unknown", parts: []manifest.Part{p(1, linux, "unknown", "", true)}, more: 1 << 30, policy: order.PersonaliseRequire},
 		{name: "three Linux filesystems", parts: []manifest.Part{p(1, linux, "ext2", "linux", false), p(2, linux, "btrfs", "linux", false), p(3, linux, "xfs", "linux", false)}, policy: order.PersonaliseRequire, roots: []int{1, 2, 3}},
@@ -60,6 +61,13 @@ func TestPlan(t *testing.T) {
 		}
 		if text := strings.Join(j.skip, "; "); !strings.Contains(text, tt.skip) || (text == "") != (tt.skip == "") {
 			t.Errorf("%s: skipped %q; want %q", tt.name, text, tt.skip)
+		}
+		windows := 0
+		for i := range j.windows {
+			windows = got(&j.windows[i])
+		}
+		if windows != tt.windows {
+			t.Errorf("%s: Windows on %d; want %d", tt.name, windows, tt.windows)
 		}
 		if n := len(j.spans()); (n == 0) != (tt.grow == 0 && tt.esp == 0 && tt.roots == nil) {
 			t.Errorf("%s: %d partitions are announced", tt.name, n)

@@ -13,6 +13,7 @@ import (
 	"path"
 	"strings"
 
+	"labswarm/api"
 	"labswarm/initramfs-agent/volume"
 )
 
@@ -22,6 +23,9 @@ type Host struct {
 	Room  string `json:"room"`
 	Image string `json:"image"` // name/version
 	Job   uint64 `json:"job"`
+
+	MAC     string       `json:"-"` // of the card that it boots from
+	Network *api.Network `json:"-"` // its fixed address; nil = as the image has it
 }
 
 // Root is what the rules look at: a volume.Tree, or a table in tests.
@@ -37,8 +41,10 @@ type Change struct {
 	Path    string
 	Remove  bool
 	Folder  bool        // make it, when it is not there
+	Link    string      // make a symbolic link that leads there
 	Content []byte      // of the file
 	Meta    volume.Meta // for a file that is new; an old one keeps its own
+	Exact   bool        // an old one gets mode and owner of Meta too
 }
 
 // Plan is all that is done to one root.
@@ -88,6 +94,10 @@ func Apply(t *volume.Tree, p *Plan) error {
 			err = t.Remove(c.Path)
 		case c.Folder:
 			err = t.Mkdir(c.Path, c.Meta.Mode)
+		case c.Link != "":
+			err = t.Symlink(c.Link, c.Path)
+		case c.Exact:
+			err = t.Put(c.Path, c.Content, c.Meta)
 		default:
 			err = t.Replace(c.Path, c.Content, c.Meta)
 		}
@@ -110,11 +120,19 @@ func Verify(t *volume.Tree, p *Plan) error {
 }
 
 func verify(t *volume.Tree, c Change) error {
-	k, _, err := t.Lstat(c.Path)
+	k, m, err := t.Lstat(c.Path)
 	if err != nil {
 		return err
 	}
 	switch {
+	case c.Link != "":
+		to, err := t.ReadLink(c.Path)
+		if err == nil && to != c.Link {
+			err = fmt.Errorf("it leads to %q, not to %q", to, c.Link)
+		}
+		return err
+	case c.Exact && k == volume.File && (m.Mode != c.Meta.Mode || m.UID != c.Meta.UID || m.GID != c.Meta.GID):
+		return fmt.Errorf("mode %o and owner %d:%d; %o and %d:%d were written", m.Mode, m.UID, m.GID, c.Meta.Mode, c.Meta.UID, c.Meta.GID)
 	case c.Remove:
 		if k != volume.Nothing {
 			return errors.New("it is still there")

@@ -203,11 +203,36 @@ func (t *Tree) Mkdir(p string, mode uint32) error {
 // made durable, renamed over it; a link there is replaced, not followed. A file that was there keeps
 // its owner, mode and label; for a new one m says them.
 func (t *Tree) Replace(p string, content []byte, m Meta) error {
+	return t.replace(p, content, m, false)
+}
+
+// Put is Replace that gives mode and owner of m also to a file that was there.
+func (t *Tree) Put(p string, content []byte, m Meta) error { return t.replace(p, content, m, true) }
+
+// Symlink makes a link, in the place of a file or link that was there.
+func (t *Tree) Symlink(target, p string) error {
+	return t.in(p, func(dir int, name string) error {
+		if err := unix.Unlinkat(dir, temp, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		if err := unix.Symlinkat(target, dir, temp); err != nil {
+			return err
+		}
+		if err := unix.Renameat(dir, temp, dir, name); err != nil {
+			return errors.Join(err, unix.Unlinkat(dir, temp, 0))
+		}
+		return unix.Fsync(dir)
+	})
+}
+
+func (t *Tree) replace(p string, content []byte, m Meta, exact bool) error {
 	return t.in(p, func(dir int, name string) error {
 		if old, ok, err := metaOf(dir, name); err != nil {
 			return err
 		} else if ok {
-			m = old
+			if m.Label = old.Label; !exact {
+				m = old
+			}
 		}
 		// A leftover of a run that lost its power.
 		if err := unix.Unlinkat(dir, temp, 0); err != nil && !errors.Is(err, unix.ENOENT) {

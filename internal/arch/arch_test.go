@@ -66,7 +66,7 @@ var table = []rule{
 	{"server/daemon/...", []string{"api/...", "server/...", "tracker/...", "swarm/...", "images/...", "internal/units", "internal/version"}},
 	{"server/...", []string{"api/...", "server/decide", "server/job", "server/inventory/...", "server/event", "server/config", "server/store", "internal/units", "internal/version"}},
 	{"initramfs-agent/agenttest", []string{"initramfs-agent/...", "api/...", "swarm/...", "images/...", "internal/..."}}, // imported by tests only
-	{"initramfs-agent/...", []string{"initramfs-agent/...", "api/...", "swarm/...", "images/manifest", "images/metainfo", "images/mask", "images/survey", "images/fsmap/part", "images/fsmap/sig", "internal/units", "internal/version"}},
+	{"initramfs-agent/...", []string{"initramfs-agent/...", "api/...", "swarm/...", "images/manifest", "images/metainfo", "images/mask", "images/survey", "images/fsmap/part", "images/fsmap/sig", "images/fsmap/ntfs", "internal/units", "internal/version"}},
 	{"tui/...", []string{"tui/...", "api", "api/client", "api/filter", "internal/units", "internal/version"}},
 	{"cmd/labswarm/...", []string{"cmd/labswarm/...", "server/daemon", "server/config", "server/relay", "tracker/...", "swarm/...", "images/...", "tui/...", "api/...", "e2e/classroom", "internal/units", "internal/version"}},
 	{"e2e/swarmsim", []string{"tracker/sim"}},

@@ -108,6 +108,27 @@ func TestCapture(t *testing.T) {
 		t.Errorf("second capture: %+v, %v", j, err)
 	}
 	x.untouched()
+
+	// On that version as base: only hashes travel.
+	if _, err := s.cli.Capture(t.Context(), "lab", api.CaptureCreate{Host: "a1", Base: "2020-01-01.1"}); err == nil {
+		t.Error("a base that is not there was taken")
+	}
+	s.restart()
+	on, err := s.cli.Capture(t.Context(), "lab", api.CaptureCreate{Host: "a1", Base: "latest"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	thin := newGate(t, s.agents())
+	if _, err := x.run(t.Context(), thin.addr); err != nil {
+		t.Fatal(err)
+	}
+	if j, err := s.cli.Job(t.Context(), on.ID); err != nil || !j.Slots[0].State.Good() || j.Version != v.Version() {
+		t.Errorf("capture on a base: %+v, %v", j, err)
+	}
+	if n := thin.sent.Load(); n > v.FrameBytes()/10 {
+		t.Errorf("%d bytes were sent of an image whose cells are all here; they have %d", n, v.FrameBytes())
+	}
+	x.untouched()
 }
 
 // TestCaptureGuards: everything that speaks against an image is said at once; each is overridden by its own name, and

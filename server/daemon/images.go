@@ -75,7 +75,7 @@ func (im *images) load(name, version string) (*imageFiles, error) {
 		info: control.ImageInfo{Image: describe(m, hex.EncodeToString(digest[:])), Sector: m.Disk.Sector, Readback: readback(m), Own: own(m)},
 		files: map[string][]byte{
 			"manifest.json": v.ManifestJSON(), "manifest.sig": v.Sig(), "image.torrent": v.TorrentBytes(),
-			"used.bin": v.UsedBin(), "hashes.bin": v.HashesBin(),
+			"used.bin": v.UsedBin(), "hashes.bin": v.HashesBin(), "hooks.bin": v.HooksBin(),
 		},
 	}
 	if err := v.Close(); err != nil {

@@ -36,6 +36,8 @@ type AgentService interface {
 	// CaptureState refuses sessions that do not capture.
 	CaptureState(ctx context.Context, cert string) (api.CaptureState, error)
 	CaptureDraft(ctx context.Context, cert string, d *api.CaptureDraft) (api.CaptureState, error)
+	// CaptureBase returns the hashes of the base's cells.
+	CaptureBase(ctx context.Context, cert string) ([]byte, error)
 	// CaptureCells reads body to its end; abort ends a read that waits.
 	CaptureCells(ctx context.Context, cert string, body io.Reader, abort func()) (api.CaptureState, error)
 	CaptureFinish(ctx context.Context, cert string) (api.CaptureState, error)
@@ -59,7 +61,7 @@ const (
 )
 
 // imageFiles are the files of an image version that an agent may fetch.
-var imageFiles = []string{"manifest.json", "manifest.sig", "image.torrent", "used.bin", "hashes.bin"}
+var imageFiles = []string{"manifest.json", "manifest.sig", "image.torrent", "used.bin", "hashes.bin", "hooks.bin"}
 
 // Agent is the agent listener.
 type Agent struct {
@@ -88,6 +90,7 @@ func NewAgent(svc AgentService, cert tls.Certificate, log *slog.Logger) *Agent {
 		"POST " + api.RouteLog:           a.keepLog,
 		"GET " + api.RouteCapture:        a.captureState,
 		"POST " + api.RouteCapture:       a.captureDraft,
+		"GET " + api.RouteCaptureBase:    a.captureBase,
 		"POST " + api.RouteCaptureCells:  a.captureCells,
 		"POST " + api.RouteCaptureFinish: a.captureFinish,
 	} {
@@ -233,6 +236,19 @@ func (a *Agent) image(w http.ResponseWriter, r *http.Request) error {
 	}
 	if raw == nil {
 		return fail(http.StatusNotFound, api.CodeNotFound, "this image version has no %s", name)
+	}
+	a.send(w, raw)
+	return nil
+}
+
+func (a *Agent) captureBase(w http.ResponseWriter, r *http.Request) error {
+	id, err := cert(r)
+	if err != nil {
+		return err
+	}
+	raw, err := a.svc.CaptureBase(r.Context(), id)
+	if err != nil {
+		return err
 	}
 	a.send(w, raw)
 	return nil

@@ -105,6 +105,11 @@ func Normalise(h api.Host) (api.Host, error) {
 	if !slices.Contains([]string{"", "silent", "chain"}, h.Style) {
 		return h, invalid("host %s: boot style %q: use silent or chain", h.Name, h.Style)
 	}
+	if h.Network != nil {
+		if err := h.Network.Check(); err != nil {
+			return h, invalid("host %s: %v", h.Name, err)
+		}
+	}
 	rule, err := diskrule.Parse(h.Disk)
 	if err != nil {
 		return h, invalid("host %s: %v", h.Name, err)
@@ -128,7 +133,7 @@ func Put(tx store.Tx, h api.Host, self Self, now time.Time) (api.Host, error) {
 	if err != nil {
 		return h, err
 	}
-	if err := checkFree(tx, h); err != nil {
+	if err := errors.Join(checkFree(tx, h), checkAddress(tx, h)); err != nil {
 		return h, err
 	}
 	if old != nil {
@@ -175,6 +180,24 @@ func checkFree(tx store.Tx, h api.Host) error {
 				return &ConflictError{Text: fmt.Sprintf("host %s: on seat %s of room %s sits host %s: move that one first", h.Name, h.Seat, h.Room, other)}
 			}
 			return &ConflictError{Text: fmt.Sprintf("host %s: %s already belongs to host %s: remove that host first, or correct the address", h.Name, id[strings.LastIndex(id, "/")+1:], other)}
+		}
+	}
+	return nil
+}
+
+// checkAddress refuses a fixed address that another host has: both PCs would be off the network.
+func checkAddress(tx store.Tx, h api.Host) error {
+	if h.Network == nil {
+		return nil
+	}
+	all, err := List(tx)
+	if err != nil {
+		return err
+	}
+	addr := func(n *api.Network) string { a, _, _ := strings.Cut(n.Address, "/"); return a }
+	for _, other := range all {
+		if other.Network != nil && !strings.EqualFold(other.Name, h.Name) && addr(other.Network) == addr(h.Network) {
+			return &ConflictError{Text: fmt.Sprintf("host %s: address %s already belongs to host %s", h.Name, addr(h.Network), other.Name)}
 		}
 	}
 	return nil

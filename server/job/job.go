@@ -68,6 +68,7 @@ type Job struct {
 	Readback       string     `json:"readback"` // what a right disk reads back as
 
 	Force []string `json:"force,omitempty"` // of a capture: guards that are overridden
+	Base  string   `json:"base,omitempty"`  // of a capture: version whose cells are not sent again
 
 	Cancelled time.Time `json:"cancelled,omitzero"`
 	Ended     time.Time `json:"ended,omitzero"`

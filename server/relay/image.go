@@ -128,6 +128,7 @@ func (im *image) files() (f library.Files, err error) {
 		{"image.torrent", metainfo.MaxSize, &f.Torrent},
 		{"used.bin", library.MaxUsed, &f.Used},
 		{"hashes.bin", library.MaxHashes, &f.Hashes},
+		{"hooks.bin", library.MaxHooks, &f.Hooks},
 	} {
 		if *p.to, err = im.r.c.file(im.ctx, im.want, p.name, p.limit); err != nil {
 			return f, err

@@ -1,14 +1,17 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"labswarm/api"
+	"labswarm/api/client"
 	"labswarm/images/manifest"
 	"labswarm/images/survey"
 	"labswarm/internal/units"
@@ -31,11 +34,13 @@ sent. A guard can be overridden by its name, which stays in the image for ever:
   dirty        a filesystem was not unmounted cleanly: shut the system down first
   hibernated   Windows sleeps (fast startup): powercfg /h off, then shutdown /s /t 0
   loader       no \EFI\BOOT\BOOTX64.EFI, and the disk starts by UEFI only
+  smart        the disk says of itself that it fails (SATA, NVMe)
 BitLocker, a hybrid MBR and a filesystem that is larger than its partition cannot be
 overridden.
 
-Capture waits until the image is there and prints its name. Ctrl-C leaves the capture
-running on the server: labswarm job watch looks again, labswarm job cancel ends it.
+Capture waits until the image is there and prints its name. Ctrl-C cancels the
+capture, and says so. With --detach it goes on by itself: labswarm job watch looks at
+it, labswarm job cancel ends it.
 Exit codes: 0 the image is there (a disk that equals the newest version makes no new
 one), 1 it was refused, failed or cancelled, 11 the host is busy, 130 interrupted.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,8 +51,8 @@ one), 1 it was refused, failed or cancelled, 11 the host is busy, 130 interrupte
 				return usage(errors.New("image capture needs --host"))
 			}
 			for _, f := range r.Force {
-				if f != survey.Dirty && f != survey.Hibernated && f != survey.Loader {
-					return usage(fmt.Errorf("--force=%s: there are %s, %s and %s, each named by itself", f, survey.Dirty, survey.Hibernated, survey.Loader))
+				if !slices.Contains(survey.Guards(), f) {
+					return usage(fmt.Errorf("--force=%s: there are %s, each named by itself", f, strings.Join(survey.Guards(), ", ")))
 				}
 			}
 			if cell != "" {
@@ -63,6 +68,7 @@ one), 1 it was refused, failed or cancelled, 11 the host is busy, 130 interrupte
 	f := cmd.Flags()
 	f.StringVar(&r.Host, "host", "", "the host whose disk is read")
 	f.StringArrayVar(&r.Force, "force", nil, "override one guard by its name; may be repeated; recorded in the image for ever")
+	f.StringVar(&r.Base, "base", "", "`VERSION` of the image, or latest: cells that are like its own are not sent again")
 	f.StringVar(&cell, "cell", "", "cell size, for example 1MiB; a new image only")
 	f.StringVar(&r.After, "after", "reboot", "what the host does then: reboot or poweroff")
 	f.DurationVar(&expires, "expires", 0, "how long the host stays armed; 0 = 4h")
@@ -87,12 +93,41 @@ func (e *env) capture(cmd *cobra.Command, image string, r api.CaptureCreate, det
 		return nil
 	}
 	w := &captureWatch{e: e, p: e.progress()}
-	job, err = e.follow(cmd.Context(), c, job.ID, w.see)
+	id := job.ID
+	job, err = e.followOnly(cmd.Context(), c, id, w.see)
 	w.p.end()
+	if err != nil && cmd.Context().Err() != nil {
+		return e.cancelCapture(cmd.Context(), c, id, r.Host)
+	}
 	if err != nil {
 		return err
 	}
 	return e.captured(job)
+}
+
+// cancelTime is how long the server has to take a cancellation.
+const cancelTime = 10 * time.Second
+
+// cancelCapture is what Ctrl-C does: a host must not stay armed for a command that nobody waits for. It says what came of
+// it.
+func (e *env) cancelCapture(ctx context.Context, c *client.Client, id uint64, host string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelTime)
+	defer cancel()
+	job, err := c.CancelJob(ctx, id)
+	if err == nil {
+		job, err = c.Job(ctx, id)
+	}
+	switch {
+	case err != nil:
+		e.hint("interrupted, but capture job %d could not be cancelled (%v): host %s may still be read when it boots; `labswarm job cancel %d` cancels it", id, err, host, id)
+	case len(job.Slots) == 1 && job.Slots[0].State.Good():
+		return e.captured(job) // it was faster
+	case len(job.Slots) == 1 && !job.Slots[0].State.Ended():
+		e.hint("interrupted: capture job %d is being cancelled, host %s is %s; `labswarm job watch %d` shows its end", id, host, job.Slots[0].State, id)
+	default:
+		e.hint("interrupted: capture job %d is cancelled, host %s is not armed any more; no image was made, its disk was not changed", id, host)
+	}
+	return &codeError{code: ExitInterrupted}
 }
 
 // captureWatch shows how far a capture is.

@@ -62,11 +62,36 @@ func TestCaptureJSONAndDetach(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &j); err != nil || code != ExitFailed || j.Slots[0].State != api.StateFailed {
 		t.Errorf("failed: exit code %d, %v, %q", code, err, out)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	d.set(func() { d.jobs = []api.Job{capturing(api.StateCapturing, "", "")} })
-	go func() { <-d.ticked; cancel() }()
-	if code, _, errOut := run(ctx, t, dir, "image", "capture", "deb", "--host", "pc1"); code != ExitInterrupted || !strings.Contains(errOut, "labswarm job cancel 5") {
-		t.Errorf("interrupted: exit code %d, stderr %q; want 130 and how to cancel", code, errOut)
+}
+
+// TestCaptureInterrupted: Ctrl-C cancels the capture at the server and tells what became of it; never is a host left armed
+// without a word.
+func TestCaptureInterrupted(t *testing.T) {
+	const image = "deb/2026-11-21.1"
+	for _, tt := range []struct {
+		name      string
+		end       api.Job
+		fails     error
+		code      int
+		out, says string
+	}{
+		{"cancelled", capturing(api.StateCancelled, "", ""), nil, ExitInterrupted, "", "capture job 5 is cancelled, host pc1 is not armed any more"},
+		{"not at once", capturing(api.StateCapturing, "", ""), nil, ExitInterrupted, "", "is being cancelled, host pc1 is CAPTURING"},
+		{"too late", capturing(api.StateDone, "2026-11-21.1", ""), nil, ExitOK, image, ""},
+		{"refused", capturing(api.StateCapturing, "", ""), &api.Problem{Status: 500, Detail: "store is full"}, ExitInterrupted, "", "host pc1 may still be read when it boots; `labswarm job cancel 5`"},
+	} {
+		d, dir := open(t, capturing(api.StateArmed, "", ""))
+		asked := 0
+		d.cancelled = func() error {
+			d.set(func() { asked++; d.jobs = []api.Job{tt.end} })
+			return tt.fails
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { <-d.ticked; cancel() }()
+		code, out, errOut := run(ctx, t, dir, "image", "capture", "deb", "--host", "pc1")
+		if code != tt.code || !strings.HasPrefix(out, tt.out) || !strings.Contains(errOut, tt.says) || strings.Contains(errOut, "goes on") || asked != 1 {
+			t.Errorf("%s: exit code %d, cancelled %d times, output %q, stderr %q; want %d, %q, %q", tt.name, code, asked, out, errOut, tt.code, tt.out, tt.says)
+		}
 	}
 }
 

@@ -77,8 +77,9 @@ const diskHelp = "disk `RULE`: SERIAL, WWN, or terms such as model=GLOB,bus=nvme
 func newHostSet(e *env) *cobra.Command {
 	var h api.Host
 	var place hostFlags
+	var n api.Network
 	cmd := &cobra.Command{
-		Use: "set NAME [--disk RULE] [--room ROOM] [--seat SEAT] [--exclude=false] ...", Short: "change fields of a host", Args: exact(1),
+		Use: "set NAME [--disk RULE] [--room ROOM] [--seat SEAT] [--exclude=false] [--address A/N] ...", Short: "change fields of a host", Args: exact(1),
 		Long: `Set changes the fields named and leaves the others as they are.
 
 A disk rule says which disk of the PC may be written when it has several that fit:
@@ -87,10 +88,15 @@ A disk rule says which disk of the PC may be written when it has several that fi
   bus=nvme                              nvme, sata, scsi, virtio, mmc; bus=nvme|sata
   size=..1T                             at most 1 TiB (G, T are binary: a "500 GB" disk has 465G)
   ""                                    no rule: the only disk that fits
-A rule that two disks fit writes none. Removable and USB disks are never written.`,
+A rule that two disks fit writes none. Removable and USB disks are never written.
+
+A fixed address is for the Linux on the PC's disk, from its next deployment on:
+  --address 10.0.7.21/24 --gateway 10.0.7.1 --dns 10.0.7.1,10.0.7.2
+  --address ""                          as the image has it
+Its network card is the one of the host record. Windows is not told.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !slices.ContainsFunc(append([]string{"disk", "room", "exclude"}, placeNames...), cmd.Flags().Changed) {
-				return usage(errors.New("host set: nothing to change; give --disk, --room, --seat, --exclude or another flag"))
+			if !slices.ContainsFunc(append([]string{"disk", "room", "exclude", "address", "gateway", "dns"}, placeNames...), cmd.Flags().Changed) {
+				return usage(errors.New("host set: nothing to change; give --disk, --room, --seat, --exclude, --address or another flag"))
 			}
 			c := e.client()
 			defer c.Close()
@@ -107,9 +113,12 @@ A rule that two disks fit writes none. Removable and USB disks are never written
 			if cmd.Flags().Changed("exclude") {
 				host.Exclude = h.Exclude
 			}
+			if host.Network, err = fixedAddress(host.Network, n, cmd.Flags().Changed); err != nil {
+				return usage(fmt.Errorf("host set: %w", err))
+			}
 			place.apply(cmd, &host)
 			// Only what an admin types goes back; what the machine showed stays with the server.
-			out, err := c.PutHost(cmd.Context(), api.Host{Name: host.Name, Room: host.Room, MAC: host.MAC, UUID: host.UUID, Disk: host.Disk, Exclude: host.Exclude, Style: host.Style,
+			out, err := c.PutHost(cmd.Context(), api.Host{Name: host.Name, Room: host.Room, MAC: host.MAC, UUID: host.UUID, Disk: host.Disk, Exclude: host.Exclude, Style: host.Style, Network: host.Network,
 				HostPlace: api.HostPlace{Seat: host.Seat, Labels: host.Labels, Protect: host.Protect, SharedNIC: host.SharedNIC, Serial: host.Serial}})
 			if err != nil {
 				return err
@@ -124,7 +133,37 @@ A rule that two disks fit writes none. Removable and USB disks are never written
 	cmd.Flags().StringVar(&h.Room, "room", "", "its room")
 	cmd.Flags().BoolVar(&h.Exclude, "exclude", false, "never deploy to this host")
 	place.register(cmd)
+	cmd.Flags().StringVar(&n.Address, "address", "", "fixed IPv4 address with its prefix for the Linux on its disk; empty = as the image has it")
+	cmd.Flags().StringVar(&n.Gateway, "gateway", "", "its gateway")
+	cmd.Flags().StringSliceVar(&n.DNS, "dns", nil, "its name servers, at most 3")
 	return cmd
+}
+
+// fixedAddress is old with the flags that were given; nil = none.
+func fixedAddress(old *api.Network, flags api.Network, given func(string) bool) (*api.Network, error) {
+	if given("address") && flags.Address == "" {
+		if given("gateway") || given("dns") {
+			return nil, errors.New("--gateway and --dns need an --address")
+		}
+		return nil, nil
+	}
+	if !given("address") && !given("gateway") && !given("dns") {
+		return old, nil
+	}
+	n := api.Network{}
+	if old != nil {
+		n = *old
+	}
+	if given("address") {
+		n.Address = flags.Address
+	}
+	if given("gateway") {
+		n.Gateway = flags.Gateway
+	}
+	if given("dns") {
+		n.DNS = slices.DeleteFunc(flags.DNS, func(d string) bool { return d == "" })
+	}
+	return &n, n.Check()
 }
 
 // hostsOf fetches the hosts of a room, "" = all. A room without any does not exist.
@@ -178,6 +217,9 @@ func (e *env) hostDetail(h api.Host) error {
 	placeDetail(&b, h)
 	if h.Disk != "" {
 		fmt.Fprintf(&b, "disk rule %s\n", h.Disk)
+	}
+	if h.Network != nil {
+		fmt.Fprintf(&b, "fixed address, for Linux: %s\n", h.Network)
 	}
 	if h.Evidence != nil {
 		for _, d := range h.Evidence.Disks {

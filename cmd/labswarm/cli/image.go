@@ -86,7 +86,7 @@ func versionJSON(v *library.Version) map[string]any {
 		"bytes_shipped": int64(m.Pieces()) * m.Cell, "disk_size": m.Disk.Size, "min_size": m.Disk.MinSize,
 		"label": m.Disk.Label, "boot": m.Boot, "parts": m.Parts, "forced": m.Forced,
 		"infohash": fmt.Sprintf("%x", hash[:]), "manifest_digest": fmt.Sprintf("%x", digest[:]), "dir": v.Dir(),
-		"codec": m.Codec, "frame_bytes": v.FrameBytes(), "wire_bytes": v.WireBytes(),
+		"codec": m.Codec, "hooks": m.Personalise.Hooks, "frame_bytes": v.FrameBytes(), "wire_bytes": v.WireBytes(),
 	}
 }
 
@@ -185,6 +185,11 @@ func newImageShow(e *env) *cobra.Command {
 			}
 			if err := e.printf("  part %-3d %10s at %-12s %-9s %-12s used %s (map: %s%s)\n", p.N, units.FormatBytes(p.Size),
 				units.FormatBytes(p.Start), p.FS, p.FSLabel, units.FormatBytes(p.UsedBytes), p.Map, clean); err != nil {
+				return err
+			}
+		}
+		for _, h := range m.Personalise.Hooks {
+			if err := e.printf("  hook %-9s %s\n", h.Kind, strings.TrimSpace(h.File+" "+h.Path)); err != nil {
 				return err
 			}
 		}

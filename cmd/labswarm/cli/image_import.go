@@ -17,7 +17,7 @@ import (
 // importFlags are the options of image import as they were typed.
 type importFlags struct {
 	cell, maxSize, hint, codec string
-	fromKey                    string
+	fromKey, hooks             string
 	force                      []string
 	dryRun, wrap               bool
 }
@@ -38,7 +38,7 @@ into cells and signs the result. FILE is recognised by its content, not by its n
 All but raw and exports are unpacked into a work file in the image store first, which needs room for
 what the disk holds. A disk with the content of the newest version makes no new one; when
 that has no compressed cells they are added to it. On any error or Ctrl-C nothing is left
-behind. --dry-run shows what would be made and writes nothing into the store.`,
+behind. Hooks of the newest version stay, unless --hooks says otherwise. --dry-run shows what would be made and writes nothing into the store.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.importImage(cmd.Context(), f, args[0], args[1])
 		},
@@ -49,6 +49,7 @@ behind. --dry-run shows what would be made and writes nothing into the store.`,
 	cmd.Flags().StringVar(&f.codec, "codec", library.CodecZstd, "zstd makes compressed cells beside the image, none does not")
 	cmd.Flags().StringVar(&f.hint, "os", "", "free text for people")
 	cmd.Flags().StringVar(&f.fromKey, "from-key", "", "fingerprint of the other server's key, when FILE is its image export")
+	cmd.Flags().StringVar(&f.hooks, "hooks", "", "`FOLDER` with hooks.json and its files: what every PC gets beside its name; none = drop those of the newest version")
 	cmd.Flags().BoolVar(&f.wrap, "wrap", false, "FILE is a single filesystem: put a partition table around it (nothing boots from that)")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show what would be made, with estimates; write nothing into the store")
 	return cmd
@@ -70,6 +71,15 @@ func (f *importFlags) options(name, file string) (o library.ImportOptions, err e
 	}
 	if err := manifest.CheckName(name); err != nil {
 		return o, usage(err)
+	}
+	switch f.hooks {
+	case "":
+	case "none":
+		o.Hooks = library.NoHooks()
+	default:
+		if o.Hooks, err = library.LoadHooks(f.hooks); err != nil {
+			return o, usage(err)
+		}
 	}
 	return o, nil
 }

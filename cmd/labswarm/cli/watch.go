@@ -48,6 +48,16 @@ func (e *env) watchJob(ctx context.Context, c *client.Client, id uint64) error {
 // follow shows a job to see until that says that it has seen enough, and returns
 // it with its timelines.
 func (e *env) follow(ctx context.Context, c *client.Client, id uint64, see func(api.Job) (done bool, err error)) (api.Job, error) {
+	job, err := e.followOnly(ctx, c, id, see)
+	var code *codeError
+	if ctx.Err() != nil && errors.As(err, &code) && code.code == ExitInterrupted {
+		e.hint("job %d goes on; `labswarm job watch %d` looks again, `labswarm job cancel %d` cancels it", id, id, id)
+	}
+	return job, err
+}
+
+// followOnly is follow that leaves it to the caller to say what an interruption means.
+func (e *env) followOnly(ctx context.Context, c *client.Client, id uint64, see func(api.Job) (done bool, err error)) (api.Job, error) {
 	job, err := c.Job(ctx, id)
 	if err != nil {
 		return job, err
@@ -74,7 +84,6 @@ func (e *env) follow(ctx context.Context, c *client.Client, id uint64, see func(
 	}, lost) // ends with stream, whose cause says why
 	if why := context.Cause(stream); !errors.Is(why, errJobEnded) {
 		if ctx.Err() != nil {
-			e.hint("job %d goes on; `labswarm job watch %d` looks again, `labswarm job cancel %d` cancels it", id, id, id)
 			return job, &codeError{code: ExitInterrupted}
 		}
 		return job, why

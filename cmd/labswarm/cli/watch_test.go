@@ -32,6 +32,7 @@ type desk struct {
 	made                     []api.JobCreate
 	asked                    []string // of live jobs
 	captured                 []api.CaptureCreate
+	cancelled                func() error // nil = nothing happens
 	ring                     chan struct{}
 	ticked                   chan struct{} // closed by the first tick
 	once                     sync.Once
@@ -42,13 +43,18 @@ func (d *desk) set(fn func()) { d.mu.Lock(); defer d.mu.Unlock(); fn() }
 func (d *desk) Server(context.Context) (api.ServerInfo, error) {
 	return api.ServerInfo{Name: "lab1", Ready: true}, nil
 }
-func (d *desk) Rooms(context.Context) ([]api.Room, error)                        { return []api.Room{}, nil }
-func (d *desk) Hosts(context.Context) ([]api.Host, error)                        { return []api.Host{}, nil }
-func (d *desk) Host(context.Context, string) (h api.Host, err error)             { return }
-func (d *desk) PutHost(_ context.Context, h api.Host) (api.Host, error)          { return h, nil }
-func (d *desk) RemoveHost(context.Context, string) error                         { return nil }
-func (d *desk) ImageList(context.Context) ([]api.Image, error)                   { return []api.Image{}, nil }
-func (d *desk) CancelJob(context.Context, uint64, string) (j api.Job, err error) { return }
+func (d *desk) Rooms(context.Context) ([]api.Room, error)               { return []api.Room{}, nil }
+func (d *desk) Hosts(context.Context) ([]api.Host, error)               { return []api.Host{}, nil }
+func (d *desk) Host(context.Context, string) (h api.Host, err error)    { return }
+func (d *desk) PutHost(_ context.Context, h api.Host) (api.Host, error) { return h, nil }
+func (d *desk) RemoveHost(context.Context, string) error                { return nil }
+func (d *desk) ImageList(context.Context) ([]api.Image, error)          { return []api.Image{}, nil }
+func (d *desk) CancelJob(context.Context, uint64, string) (j api.Job, err error) {
+	if d.cancelled == nil {
+		return j, nil
+	}
+	return j, d.cancelled()
+}
 func (d *desk) Report(context.Context, uint64) (any, error) {
 	return map[string]int{"seed_bytes_sent": 9}, nil
 }

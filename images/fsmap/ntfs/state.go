@@ -115,7 +115,7 @@ func (v *volume) hibernated() (bool, error) {
 		return false, err
 	}
 	if len(refs) > 64 {
-		return false, fmt.Errorf("NTFS root folder has %d entries of one name: %w", len(refs), scan.ErrCorrupt)
+		return false, fmt.Errorf("NTFS folder has %d entries of one name: %w", len(refs), scan.ErrCorrupt)
 	}
 	for _, ref := range refs {
 		file, err := v.readRecord(int64(ref & (1<<48 - 1)))
@@ -156,35 +156,35 @@ func (v *volume) lookUp(dir *record, name string) ([]uint64, error) {
 		return nil, err
 	}
 	if !ok || !root.resident || len(root.value) < 32 {
-		return nil, fmt.Errorf("NTFS root folder has no index: %w", scan.ErrCorrupt)
+		return nil, fmt.Errorf("NTFS folder has no index: %w", scan.ErrCorrupt)
 	}
 	size := int64(le.Uint32(root.value[8:]))
 	if refs, ok = entries(refs, root.value[16:], name); !ok {
-		return nil, fmt.Errorf("NTFS root folder: index root: %w", scan.ErrCorrupt)
+		return nil, fmt.Errorf("NTFS folder: index root: %w", scan.ErrCorrupt)
 	}
 	if le.Uint32(root.value[28:])&1 == 0 { // no index blocks
 		return refs, nil
 	}
 	var s stream
 	if err := v.open(&s, dir, attrIndexAlloc, "$I30"); err != nil {
-		return nil, fmt.Errorf("NTFS root folder: %w", err)
+		return nil, fmt.Errorf("NTFS folder: %w", err)
 	}
 	if size < fixup || size > 64<<10 || size&(size-1) != 0 || s.size > maxIndex {
-		return nil, fmt.Errorf("NTFS root folder: %d bytes in index blocks of %d: %w", s.size, size, scan.ErrUnsupported)
+		return nil, fmt.Errorf("NTFS folder: %d bytes in index blocks of %d: %w", s.size, size, scan.ErrUnsupported)
 	}
 	b := make([]byte, size)
 	for off := int64(0); off+size <= s.size; off += size {
 		if err := s.readAt(v, b, off); err != nil {
-			return nil, fmt.Errorf("read NTFS root folder: %w", err)
+			return nil, fmt.Errorf("read NTFS folder: %w", err)
 		}
 		if string(b[:4]) != "INDX" {
 			continue // never used
 		}
 		if err := undoFixups(b, "INDX"); err != nil {
-			return nil, fmt.Errorf("NTFS root folder, byte %d: %w", off, err)
+			return nil, fmt.Errorf("NTFS folder, byte %d: %w", off, err)
 		}
 		if refs, ok = entries(refs, b[24:], name); !ok {
-			return nil, fmt.Errorf("NTFS root folder, index block at byte %d: %w", off, scan.ErrCorrupt)
+			return nil, fmt.Errorf("NTFS folder, index block at byte %d: %w", off, scan.ErrCorrupt)
 		}
 	}
 	return refs, nil

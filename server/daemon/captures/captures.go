@@ -44,6 +44,7 @@ type capture struct {
 	mu    sync.Mutex
 	gone  bool   // dropped: nobody begins anything with it
 	abort func() // ends the upload that is under way
+	base  []byte // hashes of the base's cells, nil = none
 	st    api.CaptureState
 }
 
@@ -178,8 +179,8 @@ func (b *Book) Draft(id uint64, o control.CaptureOptions, d *api.CaptureDraft) (
 	}
 	e := &capture{turn: make(chan struct{}, 1), draft: sum, st: api.CaptureState{Phase: api.CaptureOpening}}
 	b.open[id] = e
-	opt := library.CaptureOptions{ID: id, Name: o.Image, Cell: o.Cell, Force: o.Force}
-	draft := library.Draft{Size: d.Size, Sector: d.Sector, Used: used}
+	opt := library.CaptureOptions{ID: id, Name: o.Image, Cell: o.Cell, Force: o.Force, Base: o.Base}
+	draft := library.Draft{Size: d.Size, Sector: d.Sector, Used: used, Smart: d.Smart}
 	b.wg.Go(func() { // ends with the opening, or the book
 		if old != nil {
 			old.end()
@@ -208,9 +209,13 @@ func (b *Book) begin(id uint64, e *capture, o library.CaptureOptions, d library.
 		return
 	}
 	e.c = c
-	b.log.Info("capture", "job", id, "image", o.Name, "cells", c.Cells(), "cell", c.CellSize(), "here", c.Next())
+	base := c.BaseHashes()
+	e.mu.Lock()
+	e.base = base
+	e.mu.Unlock()
+	b.log.Info("capture", "job", id, "base", c.BaseVersion(), "image", o.Name, "cells", c.Cells(), "cell", c.CellSize(), "here", c.Next())
 	e.set(func(st *api.CaptureState) {
-		*st = api.CaptureState{Phase: api.CaptureReceiving, CellBytes: c.CellSize(), Cells: c.Cells(), Next: c.Next()}
+		*st = api.CaptureState{Phase: api.CaptureReceiving, CellBytes: c.CellSize(), Cells: c.Cells(), Next: c.Next(), Base: c.BaseVersion()}
 	})
 }
 
@@ -254,6 +259,18 @@ func (e *capture) give() {
 	e.abort = nil
 	e.mu.Unlock()
 	e.turn <- struct{}{}
+}
+
+// Base implements control.Captures.
+func (b *Book) Base(id uint64) ([]byte, error) {
+	if e := b.find(id); e != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.base != nil {
+			return e.base, nil
+		}
+	}
+	return nil, busy("capture %d has no base now", id)
 }
 
 // Cells implements control.Captures. The stream is read in the steps of its cells: what does not fit waits in the

@@ -274,7 +274,7 @@ func (e *Engine) enrolEvent(tx store.Tx, j *job.Job, s *job.Slot, h api.Host, ke
 		FenceEpoch: string(epoch), FenceFloor: floor,
 		Host: hostID(h, req.Evidence), BootID: req.BootID, AgentNonce: req.Nonce, Disk: diskID(*disk), Replace: disk.Foreign,
 		Image: order.ImageRef{Name: j.Image, Version: j.Version, ManifestDigest: j.ManifestDigest, MinDiskBytes: j.MinBytes, Sector: j.Sector},
-		Scope: "disk", Mode: "delta", After: j.After, Personalise: personalise(j), Swarm: swarm,
+		Scope: "disk", Mode: "delta", After: j.After, Personalise: personalise(j), Network: h.Network, Swarm: swarm,
 		ExpiresAfterS: min(max(int64(end.Sub(issued)/time.Second), minOrderS), maxOrderS),
 	}
 	env, err := order.Sign(e.cfg.Key, order.TypeOrder, o)

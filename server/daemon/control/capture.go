@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"labswarm/api"
@@ -23,6 +24,7 @@ type CaptureOptions struct {
 	Image string
 	Cell  int64 // bytes, 0 = by size
 	Force []string
+	Base  string // version whose cells need not come; "" = none
 }
 
 // Captures receives the disks of terminals; id is the job's. Calls may come at the same time, and repeated.
@@ -33,6 +35,8 @@ type Captures interface {
 	State(id uint64) api.CaptureState
 	// Draft begins a capture or goes on with it.
 	Draft(id uint64, o CaptureOptions, d *api.CaptureDraft) (api.CaptureState, error)
+	// Base returns the hashes of the base's cells.
+	Base(id uint64) ([]byte, error)
 	// Cells takes a stream of cells. abort ends its reading; a later stream calls it.
 	Cells(ctx context.Context, id uint64, body io.Reader, abort func()) (api.CaptureState, error)
 	// Finish publishes in the background, and then calls done, whose error takes it back.
@@ -44,6 +48,10 @@ type Captures interface {
 // CreateCapture stores a job that makes an image of one host's disk, and arms the host.
 func (e *Engine) CreateCapture(ctx context.Context, image string, req *api.CaptureCreate, idemKey string) (api.Job, error) {
 	if err := checkCapture(image, req); err != nil {
+		return api.Job{}, err
+	}
+	base, err := e.captureBase(image, req.Base)
+	if err != nil {
 		return api.Job{}, err
 	}
 	digest, err := digestOf(struct {
@@ -58,7 +66,7 @@ func (e *Engine) CreateCapture(ctx context.Context, image string, req *api.Captu
 			h, err := inventory.Get(tx, req.Host)
 			return []api.Host{h}, err
 		},
-		job: func(now time.Time) job.Job { return newCapture(image, req, now) }, named: true,
+		job: func(now time.Time) job.Job { return newCapture(image, base, req, now) }, named: true,
 	}
 	j, err := e.storeJob(ctx, w, idemKey, digest)
 	if err != nil {
@@ -74,8 +82,8 @@ func checkCapture(image string, req *api.CaptureCreate) error {
 		return badRequest(api.CodeUsage, "%v", err)
 	}
 	for _, f := range req.Force {
-		if f != survey.Dirty && f != survey.Hibernated && f != survey.Loader {
-			return badRequest(api.CodeUsage, "guard %q is not known; %s, %s and %s can be overridden, each by its name", f, survey.Dirty, survey.Hibernated, survey.Loader)
+		if !slices.Contains(survey.Guards(), f) {
+			return badRequest(api.CodeUsage, "guard %q is not known; %s can be overridden, each by its name", f, strings.Join(survey.Guards(), ", "))
 		}
 	}
 	switch {
@@ -87,9 +95,9 @@ func checkCapture(image string, req *api.CaptureCreate) error {
 	return checkTimes(req.After, req.ExpiresInS)
 }
 
-func newCapture(image string, req *api.CaptureCreate, now time.Time) job.Job {
+func newCapture(image, base string, req *api.CaptureCreate, now time.Time) job.Job {
 	j := newJob(&api.JobCreate{After: req.After, ExpiresInS: req.ExpiresInS}, ImageInfo{}, now)
-	j.Kind, j.Image, j.CellBytes, j.Force = job.KindCapture, image, req.CellBytes, req.Force
+	j.Kind, j.Image, j.CellBytes, j.Force, j.Base = job.KindCapture, image, req.CellBytes, req.Force, base
 	return j
 }
 
@@ -150,7 +158,28 @@ func (e *Engine) CaptureDraft(ctx context.Context, cert string, d *api.CaptureDr
 	if d.BootID != s.Session.BootID || s.Disk == nil || d.Size != s.Disk.Bytes || d.Sector != s.Disk.Sector {
 		return api.CaptureState{}, conflict(api.CodeBadOrder, "capture: the agent speaks of a disk of %d bytes, the order names another", d.Size)
 	}
-	return e.cfg.Captures.Draft(j.ID, CaptureOptions{Image: j.Image, Cell: j.CellBytes, Force: j.Force}, d)
+	return e.cfg.Captures.Draft(j.ID, CaptureOptions{Image: j.Image, Cell: j.CellBytes, Force: j.Force, Base: j.Base}, d)
+}
+
+// captureBase returns the version that a capture is made on; want may be latest.
+func (e *Engine) captureBase(image, want string) (string, error) {
+	if want == "" {
+		return "", nil
+	}
+	info, err := e.cfg.Images.Find(image, want)
+	if err != nil {
+		return "", badRequest(api.CodeUsage, "base %s/%s: %v", image, want, err)
+	}
+	return info.Version, nil
+}
+
+// CaptureBase returns the hashes of the base's cells.
+func (e *Engine) CaptureBase(ctx context.Context, cert string) ([]byte, error) {
+	j, _, err := e.liveCapture(ctx, cert)
+	if err != nil {
+		return nil, err
+	}
+	return e.cfg.Captures.Base(j.ID)
 }
 
 // CaptureCells takes a stream of cells.
@@ -212,6 +241,7 @@ func (noCaptures) Drop(uint64)                   {}
 func (noCaptures) Draft(uint64, CaptureOptions, *api.CaptureDraft) (api.CaptureState, error) {
 	return api.CaptureState{}, errNoCaptures()
 }
+func (noCaptures) Base(uint64) ([]byte, error) { return nil, errNoCaptures() }
 func (noCaptures) Cells(context.Context, uint64, io.Reader, func()) (api.CaptureState, error) {
 	return api.CaptureState{}, errNoCaptures()
 }

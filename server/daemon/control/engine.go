@@ -39,7 +39,7 @@ type Images interface {
 	// Find returns a version, the newest when version is "".
 	Find(name, version string) (ImageInfo, error)
 	// File returns one small file of a version: manifest.json, manifest.sig,
-	// image.torrent, used.bin, hashes.bin. nil = this version has no such file.
+	// image.torrent, used.bin, hashes.bin, hooks.bin. nil = this version has no such file.
 	File(name, version, file string) ([]byte, error)
 	// List returns all usable versions.
 	List() ([]api.Image, error)
