@@ -68,7 +68,7 @@ func (c *conn) Close(why error) { c.close(why) }
 // readBlock reads a Piece message's payload straight into the piece's buffer.
 func (c *conn) readBlock(m wire.Message) error {
 	n := c.n
-	f, i, unasked, err := c.place(m)
+	f, i, unasked, ahead, err := c.place(m)
 	if err != nil {
 		return err
 	}
@@ -78,6 +78,7 @@ func (c *conn) readBlock(m wire.Message) error {
 		}
 		return nil
 	}
+	c.in.expect(ahead - c.r.Buffered())
 	dst := f.buf.b[m.Begin : m.Begin+m.Length]
 	for len(dst) > 0 {
 		k, err := c.r.Read(dst)
@@ -95,24 +96,26 @@ func (c *conn) readBlock(m wire.Message) error {
 }
 
 // place finds the block that a Piece message carries: f is nil when it is not
-// wanted. unasked counts the bytes of such blocks on this connection.
-func (c *conn) place(m wire.Message) (f *fetch, i, unasked int, err error) {
+// wanted. unasked counts the bytes of such blocks on this connection. ahead is how many
+// bytes of the piece are still to come, this block's included: the peer holds the
+// piece, it sends them one after the other.
+func (c *conn) place(m wire.Message) (f *fetch, i, unasked, ahead int, err error) {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
 	b := sched.Block{Piece: m.Index, Begin: m.Begin, Length: m.Length}
 	if m.Frame {
 		if b.FrameLen = m.FrameLen; b.FrameLen < 1 || b.FrameLen > frame.MaxLen(int(c.n.cfg.PieceLen)) {
-			return nil, 0, 0, fmt.Errorf("%w: frame of %d bytes for a piece of %d", wire.ErrProtocol, m.FrameLen, c.n.cfg.PieceLen)
+			return nil, 0, 0, 0, fmt.Errorf("%w: frame of %d bytes for a piece of %d", wire.ErrProtocol, m.FrameLen, c.n.cfg.PieceLen)
 		}
 	}
 	sf, i, unasked, err := c.link.Place(b)
 	if err != nil {
-		return nil, 0, 0, fmt.Errorf("%w: %w", wire.ErrProtocol, err)
+		return nil, 0, 0, 0, fmt.Errorf("%w: %w", wire.ErrProtocol, err)
 	}
 	if sf == nil {
-		return nil, 0, unasked, nil
+		return nil, 0, unasked, 0, nil
 	}
-	return c.n.fetches[m.Index], i, unasked, nil
+	return c.n.fetches[m.Index], i, unasked, sf.Ahead(i), nil
 }
 
 // landed books block i of f, which is in the buffer now, and passes a complete

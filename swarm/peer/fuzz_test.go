@@ -83,7 +83,7 @@ func FuzzParent(f *testing.F) {
 		n.child.Turn(time.Now(), false)
 		src := n.child.Active()
 		c := &conn{n: n, nc: &tape{r: bytes.NewReader(said)}, r: wire.NewReader(bytes.NewReader(said), 4), src: src, name: "fuzz", fast: true,
-			since: time.Now(), more: make(chan struct{}, 1), gone: make(chan struct{})}
+			since: time.Now(), in: &intake{}, more: make(chan struct{}, 1), gone: make(chan struct{})}
 		c.link = sched.NewLink(src, c, 4, wire.PlainBlock, plainQueue)
 		n.child.Attach(c.link)
 		n.conns[c] = struct{}{}

@@ -59,6 +59,7 @@ func (n *Node) look(now time.Time) {
 			c.stillThere()
 			continue
 		}
+		c.in.hurry()
 		c.link.Received(time.Unix(0, c.lastRx.Load()))
 		c.link.Waits(time.Unix(0, c.lastWait.Load()))
 		if c.link.Open() > 0 {
@@ -144,6 +145,9 @@ func (n *Node) connect(p Peer, s *sched.Source) error {
 		return fmt.Errorf("%s answered for swarm %x", p.name(), hs.InfoHash)
 	case hs.PeerID == n.cfg.PeerID:
 		return fmt.Errorf("%s is this host itself", p.name())
+	}
+	if t, ok := nc.(*secured); ok {
+		t.got = int64(wire.HandshakeLen)
 	}
 	return n.runConn(nc, hs, s, p.name())
 }
