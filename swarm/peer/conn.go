@@ -44,6 +44,7 @@ type conn struct {
 
 	lastRx   atomic.Int64 // Unix ns of the last payload byte, or of the first open request
 	lastWait atomic.Int64 // Unix ns of the last keepalive: a parent of our kind sends them while it waits for what we asked for
+	slow     atomic.Bool  // pieces come so slowly that their reader can hash them
 	more     chan struct{}
 	// frameAsked is when the peer last asked for bytes of a frame, Unix ns; 0 = never.
 	frameAsked atomic.Int64

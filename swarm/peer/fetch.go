@@ -1,7 +1,9 @@
 package peer
 
 import (
+	"crypto/sha1" //nolint:gosec // BEP 3 piece hashes are SHA-1
 	"fmt"
+	"hash"
 	"time"
 
 	pp "github.com/anacrolix/torrent/peer_protocol"
@@ -17,6 +19,37 @@ type fetch struct {
 	buf     *buffer
 	frame   *cachedFrame // what came in place of the piece, once complete; nil when there was no room
 	checked chan error   // holds what the hash says; made when the piece is complete
+	sum     runningSum
+}
+
+// runningSum is the hash of a piece as far as it is here, of the goroutine that
+// reads it: what has just come is still in the processor's cache.
+type runningSum struct {
+	h    hash.Hash
+	upTo int // bytes; -1: the bytes came in another way, all of them are hashed at the end
+}
+
+// add hashes what has been put at begin in the buffer. Bytes may come twice, and as
+// parts of a frame: then what was hashed may not be in the buffer any more.
+func (s *runningSum) add(begin int, b []byte) {
+	if begin != s.upTo {
+		s.upTo = -1
+		return
+	}
+	if s.h == nil {
+		s.h = sha1.New() //nolint:gosec // see the import
+	}
+	s.h.Write(b)
+	s.upTo += len(b)
+}
+
+// whole returns the hash of a piece of n bytes; false: it is not known.
+func (s *runningSum) whole(n int) (sum [20]byte, ok bool) {
+	if s.upTo != n {
+		return sum, false
+	}
+	s.h.Sum(sum[:0])
+	return sum, true
 }
 
 // Reserve implements sched.Hands: a buffer to fetch into. From now on children may
@@ -87,6 +120,12 @@ func (c *conn) readBlock(m wire.Message) error {
 			return fmt.Errorf("read block of piece %d: %w", f.Piece, err)
 		}
 		c.lastRx.Store(time.Now().UnixNano())
+	}
+	switch {
+	case m.Frame || !c.slow.Load():
+		f.sum.upTo = -1
+	default:
+		f.sum.add(m.Begin, f.buf.b[m.Begin:m.Begin+m.Length])
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

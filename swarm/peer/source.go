@@ -60,6 +60,7 @@ func (n *Node) look(now time.Time) {
 			continue
 		}
 		c.in.hurry()
+		c.slow.Store(n.child.WireRate() < readerHashes)
 		c.link.Received(time.Unix(0, c.lastRx.Load()))
 		c.link.Waits(time.Unix(0, c.lastWait.Load()))
 		if c.link.Open() > 0 {
