@@ -64,7 +64,9 @@ func (n *Node) Reserve(f *sched.Fetch) bool {
 		for o := range n.conns {
 			if o.own && o.src == nil {
 				wire.PutSuggest(&o.ctrl, f.Piece)
-				o.hint(now)
+				if len(o.upq) == 0 { // else it goes with the piece that it waits for
+					o.hint(now)
+				}
 			}
 		}
 	}

@@ -14,8 +14,8 @@ import (
 
 const (
 	// gulp is how many bytes of a piece that is being sent to us are waited for at
-	// once: half of what a socket takes in unread at first.
-	gulp = 128 << 10
+	// once. The kernel makes room for as much and, as it sees how we read, for more.
+	gulp = 256 << 10
 	// sip is how few are not worth telling the kernel.
 	sip = 1 << 10
 )
