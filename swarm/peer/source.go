@@ -61,11 +61,16 @@ func (n *Node) look(now time.Time) {
 		}
 		c.in.hurry()
 		c.slow.Store(n.child.WireRate() < readerHashes)
-		c.link.Received(time.Unix(0, c.lastRx.Load()))
-		c.link.Waits(time.Unix(0, c.lastWait.Load()))
+		at := time.Unix(0, c.lastRx.Load())
 		if c.link.Open() > 0 {
-			c.link.Timed(minRTT(c.nc))
+			rtt, silent := sockTimes(c.nc)
+			c.link.Timed(rtt)
+			if came := now.Add(-silent); at.After(came) { // read late, see intake.hurry
+				at = came
+			}
 		}
+		c.link.Received(at)
+		c.link.Waits(time.Unix(0, c.lastWait.Load()))
 	}
 }
 
