@@ -13,6 +13,11 @@ import (
 // than that on 1 Gb/s.
 const maxCheckers = 4
 
+// readerHashes is the rate in bytes per second below which the goroutine that reads
+// a piece hashes it as well: a core does some 1 GB/s of both. Faster, hashing
+// is left to the checkers, beside the reading.
+const readerHashes = 250e6
+
 // checker unpacks and hashes pieces.
 type checker struct {
 	n       *Node

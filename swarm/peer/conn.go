@@ -34,6 +34,8 @@ const (
 type conn struct {
 	n     *Node
 	nc    net.Conn
+	in    *intake
+	out   *outlet // of the writer; not for TLS
 	r     *wire.Reader
 	src   *sched.Source // nil for a connection that came in
 	name  string
@@ -42,6 +44,7 @@ type conn struct {
 
 	lastRx   atomic.Int64 // Unix ns of the last payload byte, or of the first open request
 	lastWait atomic.Int64 // Unix ns of the last keepalive: a parent of our kind sends them while it waits for what we asked for
+	slow     atomic.Bool  // pieces come so slowly that their reader can hash them
 	more     chan struct{}
 	// frameAsked is when the peer last asked for bytes of a frame, Unix ns; 0 = never.
 	frameAsked atomic.Int64
@@ -74,10 +77,23 @@ func (n *Node) runConn(nc net.Conn, hs wire.Handshake, src *sched.Source, name s
 	if err := tune(nc); err != nil {
 		return err
 	}
+	in, r, err := newIntake(nc)
+	if err != nil {
+		return err
+	}
+	out, err := newOutlet(rawTCP(nc))
+	if err != nil {
+		return err
+	}
 	c := &conn{
-		n: n, nc: nc, r: wire.NewReader(nc, n.cfg.Pieces), src: src, name: name,
+		n: n, nc: nc, in: in, out: out, r: wire.NewReader(r, n.cfg.Pieces), src: src, name: name,
 		fast: hs.Bits.SupportsFast(), since: time.Now(),
 		more: make(chan struct{}, 1), gone: make(chan struct{}),
+	}
+	if t, ok := nc.(*secured); ok {
+		t.out.mu.Lock()
+		t.out.out = out
+		t.out.mu.Unlock()
 	}
 	c.link = sched.NewLink(src, c, n.cfg.Pieces, wire.PlainBlock, plainQueue)
 	if err := n.attach(c, hs.Bits.SupportsExtended()); err != nil {

@@ -60,7 +60,6 @@ func FuzzParent(f *testing.F) {
 	for i := range 20_000 {
 		piece[i] = byte(i * i >> 3)
 	}
-	sum := sha1.Sum(piece)
 	e, err := frame.NewEncoder(pieceLen)
 	if err != nil {
 		f.Fatal(err)
@@ -70,48 +69,61 @@ func FuzzParent(f *testing.F) {
 	f.Add(fuzzTalk(piece, append(bytes.Clone(fr), 0)))
 	f.Add(fuzzTalk(make([]byte, pieceLen), fr[:100]))
 	f.Fuzz(func(t *testing.T, said []byte) {
-		n, err := New(Config{InfoHash: [20]byte{1}, PeerID: [20]byte{2}, Pieces: 4, PieceLen: pieceLen, PoolBuffers: 8,
-			Hash: func(int) [20]byte { return sum }, Storage: &nullStore{}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := n.begin(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		n.child = sched.NewChild(undialled{n}, n.have, pieceLen)
-		n.child.SetSources([]sched.Peer{{ID: "fuzz"}}, time.Now())
-		n.child.Turn(time.Now(), false)
-		src := n.child.Active()
-		c := &conn{n: n, nc: &tape{r: bytes.NewReader(said)}, r: wire.NewReader(bytes.NewReader(said), 4), src: src, name: "fuzz", fast: true,
-			since: time.Now(), more: make(chan struct{}, 1), gone: make(chan struct{})}
-		c.link = sched.NewLink(src, c, 4, wire.PlainBlock, plainQueue)
-		n.child.Attach(c.link)
-		n.conns[c] = struct{}{}
-		if err := c.readLoop(); err == nil {
-			t.Error("the connection goes on after its end")
-		}
-		for len(n.hashq) > 0 {
-			f := <-n.hashq
-			err := n.checkers[0].unpack(f)
-			if err == nil && sha1.Sum(f.buf.b) == sum && !bytes.Equal(f.buf.b, piece) {
-				t.Error("a wrong piece has the right hash")
-			}
-			n.frames.release(f.frame)
-			n.pool.releaseFetch(f.buf, -1)
-		}
-		n.detach(c)
-		if n.pool.fetching != 0 || len(n.pool.free) != 8 {
-			t.Errorf("%d buffers still fetching, %d of 8 free", n.pool.fetching, len(n.pool.free))
-		}
-		if frames, bytes := n.frames.figures(); frames != 0 || bytes != 0 || len(n.frames.free) != 1 {
-			t.Errorf("%d frames of %d bytes are left in %d spans", frames, bytes, len(n.frames.free))
-		}
-		n.closeCheckers()
-		if err := n.pool.close(); err != nil {
-			t.Error(err)
-		}
-		if err := n.frames.close(); err != nil {
-			t.Error(err)
-		}
+		hear(t, said, piece, false)
+		hear(t, said, piece, true)
 	})
+}
+
+// hear is one talk of FuzzParent; slow: the reader hashes.
+func hear(t *testing.T, said, piece []byte, slow bool) {
+	pieceLen, sum := int64(len(piece)), sha1.Sum(piece)
+	n, err := New(Config{InfoHash: [20]byte{1}, PeerID: [20]byte{2}, Pieces: 4, PieceLen: pieceLen, PoolBuffers: 8,
+		Hash: func(int) [20]byte { return sum }, Storage: &nullStore{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.child = sched.NewChild(undialled{n}, n.have, pieceLen)
+	n.child.SetSources([]sched.Peer{{ID: "fuzz"}}, time.Now())
+	n.child.Turn(time.Now(), false)
+	src := n.child.Active()
+	c := &conn{n: n, nc: &tape{r: bytes.NewReader(said)}, r: wire.NewReader(bytes.NewReader(said), 4), src: src, name: "fuzz", fast: true,
+		since: time.Now(), in: &intake{}, more: make(chan struct{}, 1), gone: make(chan struct{})}
+	c.slow.Store(slow)
+	c.link = sched.NewLink(src, c, 4, wire.PlainBlock, plainQueue)
+	n.child.Attach(c.link)
+	n.conns[c] = struct{}{}
+	if err := c.readLoop(); err == nil {
+		t.Error("the connection goes on after its end")
+	}
+	for len(n.writeq) > 0 {
+		f := <-n.writeq
+		var err error
+		if len(f.checked) > 0 { // hashed while it came
+			err = <-f.checked
+		} else if err = n.checkers[0].unpack(<-n.hashq); err == nil && sha1.Sum(f.buf.b) != sum {
+			err = errHash
+		}
+		if err == nil && !bytes.Equal(f.buf.b, piece) {
+			t.Error("a wrong piece is taken for a right one")
+		}
+		n.frames.release(f.frame)
+		n.pool.releaseFetch(f.buf, -1)
+	}
+	n.detach(c)
+	if n.pool.fetching != 0 || len(n.pool.free) != 8 {
+		t.Errorf("%d buffers still fetching, %d of 8 free", n.pool.fetching, len(n.pool.free))
+	}
+	if frames, bytes := n.frames.figures(); frames != 0 || bytes != 0 || len(n.frames.free) != 1 {
+		t.Errorf("%d frames of %d bytes are left in %d spans", frames, bytes, len(n.frames.free))
+	}
+	n.closeCheckers()
+	if err := n.pool.close(); err != nil {
+		t.Error(err)
+	}
+	if err := n.frames.close(); err != nil {
+		t.Error(err)
+	}
 }

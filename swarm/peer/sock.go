@@ -44,26 +44,30 @@ func tune(nc net.Conn) error {
 	return nil
 }
 
-// minRTT is the smallest round trip the kernel has seen on nc, 0 when unknown.
-func minRTT(nc net.Conn) time.Duration {
+// sockTimes is the smallest round trip the kernel has seen on nc and for how long
+// no data has come; 0 when unknown.
+func sockTimes(nc net.Conn) (rtt, silent time.Duration) {
 	tc := rawTCP(nc)
 	if tc == nil {
-		return 0
+		return 0, 0
 	}
 	rc, err := tc.SyscallConn()
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	var rtt time.Duration
 	if err := rc.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err == nil && info.Min_rtt != ^uint32(0) {
+		if err != nil {
+			return
+		}
+		if info.Min_rtt != ^uint32(0) {
 			rtt = time.Duration(info.Min_rtt) * time.Microsecond
 		}
+		silent = time.Duration(info.Last_data_recv) * time.Millisecond
 	}); err != nil {
-		return 0
+		return 0, 0
 	}
-	return rtt
+	return rtt, silent
 }
 
 // remoteAddr is the peer's address as netip, never IPv4-mapped.

@@ -59,11 +59,18 @@ func (n *Node) look(now time.Time) {
 			c.stillThere()
 			continue
 		}
-		c.link.Received(time.Unix(0, c.lastRx.Load()))
-		c.link.Waits(time.Unix(0, c.lastWait.Load()))
+		c.in.hurry()
+		c.slow.Store(n.child.WireRate() < readerHashes)
+		at := time.Unix(0, c.lastRx.Load())
 		if c.link.Open() > 0 {
-			c.link.Timed(minRTT(c.nc))
+			rtt, silent := sockTimes(c.nc)
+			c.link.Timed(rtt)
+			if came := now.Add(-silent); at.After(came) { // read late, see intake.hurry
+				at = came
+			}
 		}
+		c.link.Received(at)
+		c.link.Waits(time.Unix(0, c.lastWait.Load()))
 	}
 }
 
@@ -144,6 +151,9 @@ func (n *Node) connect(p Peer, s *sched.Source) error {
 		return fmt.Errorf("%s answered for swarm %x", p.name(), hs.InfoHash)
 	case hs.PeerID == n.cfg.PeerID:
 		return fmt.Errorf("%s is this host itself", p.name())
+	}
+	if t, ok := nc.(*secured); ok {
+		t.got = int64(wire.HandshakeLen)
 	}
 	return n.runConn(nc, hs, s, p.name())
 }

@@ -21,8 +21,16 @@ var errHash = errors.New("wrong SHA-1")
 // writeLoop. mu is held.
 func (n *Node) check(f *fetch) {
 	f.checked = make(chan error, 1)
-	n.writeq <- f // both as long as the pool: never block
-	n.hashq <- f
+	if sum, ok := f.sum.whole(int(n.cfg.PieceLen)); ok {
+		var err error
+		if sum != n.cfg.Hash(f.Piece) {
+			err = errHash
+		}
+		f.checked <- err
+	} else {
+		n.hashq <- f // as long as the pool, like writeq: neither blocks
+	}
+	n.writeq <- f
 }
 
 // wrong drops a piece whose hash does not match. Nothing of it has gone

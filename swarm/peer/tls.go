@@ -31,6 +31,7 @@ type secured struct {
 	raw  *net.TCPConn
 	out  *outbox
 	peer peercert.ID
+	got  int64 // content bytes read before the intake took over
 }
 
 // outbox is the socket under TLS. It gathers records, which have 16 KiB at most,
@@ -38,11 +39,14 @@ type secured struct {
 // back the byte that was looked at first.
 type outbox struct {
 	*net.TCPConn
-	first []byte
+	first   []byte
+	in      *intake // nil during the handshakes
+	records records
 
 	mu   sync.Mutex // TLS may also write while it reads (key updates)
 	hold bool
 	buf  *[]byte // from gathers; nil while there is nothing to send
+	out  *outlet // nil during the handshakes
 }
 
 const gather = 128 << 10 // bytes
@@ -55,7 +59,15 @@ func (o *outbox) Read(b []byte) (int, error) {
 		o.first = o.first[n:]
 		return n, nil
 	}
-	return o.TCPConn.Read(b)
+	var n int
+	var err error
+	if o.in != nil {
+		n, err = o.in.Read(b)
+	} else {
+		n, err = o.TCPConn.Read(b)
+	}
+	o.records.feed(b[:n])
+	return n, err
 }
 
 func (o *outbox) Write(b []byte) (int, error) {
@@ -80,7 +92,12 @@ func (o *outbox) flushLocked() error {
 	if o.buf == nil {
 		return nil
 	}
-	_, err := o.TCPConn.Write(*o.buf)
+	var err error
+	if o.out != nil {
+		err = o.out.write(*o.buf)
+	} else {
+		_, err = o.TCPConn.Write(*o.buf)
+	}
 	*o.buf = (*o.buf)[:0]
 	return err
 }
@@ -174,6 +191,7 @@ func (n *Node) secure(nc net.Conn, p Peer) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	out.records.on = true // the other side waits for our greeting: nothing of it has come
 	return &secured{Conn: tc, raw: raw, out: out, peer: id}, nil
 }
 

@@ -292,7 +292,7 @@ func (s *sender) write(bufs net.Buffers) error {
 	if t, ok := s.c.nc.(*secured); ok {
 		err = t.writeAll(bufs)
 	} else {
-		_, err = bufs.WriteTo(s.c.nc)
+		err = s.c.out.write(bufs...)
 	}
 	if err != nil {
 		return fmt.Errorf("send to %s: %w", s.c.name, err)

@@ -140,6 +140,9 @@ func (m *meter) measure(now time.Time) {
 	m.at, m.atRx, m.atWire = now, m.rx, m.rxWire
 }
 
+// WireRate is the rate of reception in bytes per second as they travel.
+func (c *Child) WireRate() float64 { return c.meter.wireRate }
+
 // dropStalled closes connections that owe us bytes and send none.
 func (c *Child) dropStalled(now time.Time) {
 	for _, l := range c.links {

@@ -41,6 +41,16 @@ func (f *Fetch) Begin(i int) int { return i * f.block }
 // Size is the length of block i in bytes.
 func (f *Fetch) Size(i int) int { return min(f.block, f.total()-i*f.block) }
 
+// Ahead is how many bytes of what was asked for come from block i on, that one
+// included, without what a message has besides. A block that is here or that was
+// not asked for ends the count.
+func (f *Fetch) Ahead(i int) (bytes int) {
+	for ; i < len(f.state) && f.state[i] == blockOpen; i++ {
+		bytes += f.Size(i)
+	}
+	return bytes
+}
+
 // total is the number of bytes that travel.
 func (f *Fetch) total() int {
 	if f.FrameLen > 0 {

@@ -262,6 +262,10 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Buffered is the number of bytes that were read from the connection and not
+// yet returned.
+func (r *Reader) Buffered() int { return r.br.Buffered() }
+
 // unexpected turns the end of input inside a message into an error that is not
 // mistaken for a clean end.
 func unexpected(err error) error {

@@ -46,9 +46,9 @@ func violation(format string, a ...any) error {
 }
 
 // BlockSize is the request size, in bytes, that a node with pieces of pieceLen
-// bytes uses among its own kind: an eighth of a piece between 16 and 256 KiB
-// (swarm.md section 4), a multiple of PlainBlock.
+// bytes uses among its own kind: half a piece between 16 and 256 KiB, a multiple
+// of PlainBlock. What is sent beside a piece waits for a block at most.
 func BlockSize(pieceLen int64) int {
-	n := int(min(max(pieceLen/8, PlainBlock), MaxBlock))
+	n := int(min(max(pieceLen/2, PlainBlock), MaxBlock))
 	return n / PlainBlock * PlainBlock
 }

@@ -199,7 +199,7 @@ func TestExtended(t *testing.T) {
 }
 
 func TestBlockSize(t *testing.T) {
-	for piece, want := range map[int64]int{16 << 10: 16 << 10, 64 << 10: 16 << 10, 256 << 10: 32 << 10, 1 << 20: 128 << 10, 4 << 20: 256 << 10, 64 << 20: 256 << 10} {
+	for piece, want := range map[int64]int{16 << 10: 16 << 10, 64 << 10: 32 << 10, 256 << 10: 128 << 10, 1 << 20: 256 << 10, 4 << 20: 256 << 10, 64 << 20: 256 << 10} {
 		if got := BlockSize(piece); got != want {
 			t.Errorf("BlockSize(%d) = %d; want %d", piece, got, want)
 		}
