@@ -100,6 +100,7 @@ type Config struct {
 	Recovered   *store.Recovery // set when the store came from a snapshot
 	Patience    time.Duration   // silence after which an agent counts as gone, 0 = job.SilentAfter
 	PlainPeers  bool            // hosts let standard BitTorrent clients in, too
+	Built       time.Time       // of the program: a clock before it is wrong; zero = unknown
 }
 
 // Engine is used from many goroutines. Make it with New.
@@ -125,6 +126,7 @@ type Engine struct {
 	tickAt   time.Time
 	tick     api.Tick
 	plans    planBook
+	sched    schedState
 }
 
 type slotKey struct {

@@ -34,8 +34,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		}()
 	}
 	sweep, seed := time.NewTicker(sweepEvery), time.NewTicker(seedEvery)
-	snap, prune := time.NewTicker(snapshotEvery), time.NewTicker(pruneEvery)
-	for _, t := range []*time.Ticker{sweep, seed, snap, prune} {
+	snap, prune, plan := time.NewTicker(snapshotEvery), time.NewTicker(pruneEvery), time.NewTicker(scheduleEvery)
+	for _, t := range []*time.Ticker{sweep, seed, snap, prune, plan} {
 		defer t.Stop()
 	}
 	var changes uint64
@@ -44,6 +44,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case now := <-sweep.C:
 			e.report(e.sweep(ctx, now))
+		case now := <-plan.C:
+			e.report(e.runSchedules(ctx, now, now.Sub(e.started)))
 		case <-seed.C:
 			e.report(e.saveSeed(ctx))
 		case <-prune.C:
