@@ -77,3 +77,8 @@ const (
 	RouteSchedules = "/v1/schedules" // GET []ScheduleInfo; /{name} GET, PUT SchedulePut, DELETE; /{name}/pause, resume, run POST; /{name}/runs GET []ScheduleRun
 	RouteCalendars = "/v1/calendars" // GET []Calendar; /{name} PUT Calendar, DELETE
 )
+
+// ScheduleRunNow makes the job of a schedule at once: POST /v1/schedules/{name}/run.
+type ScheduleRunNow struct {
+	Confirm string `json:"confirm"` // as in JobCreate
+}

@@ -14,6 +14,7 @@ type AdminService interface {
 	HostService
 	ImageService
 	JobService
+	ScheduleService
 	RelayAdmin
 	EventService
 	ImageList(ctx context.Context) ([]api.Image, error)

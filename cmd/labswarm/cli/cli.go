@@ -83,7 +83,7 @@ Without a command, on a terminal, it opens the console.`,
 		}
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newServe(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e))
+	root.AddCommand(newServe(e), newImage(e), newRoom(e), newHost(e), newJob(e), newSchedule(e), newRelay(e), newSeed(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e))
 	return root
 }
 

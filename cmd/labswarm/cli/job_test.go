@@ -55,11 +55,11 @@ func TestParseWhen(t *testing.T) {
 func TestWindowFlagsReachTheServer(t *testing.T) {
 	d, dir := open(t)
 	if code, _, errOut := run(t.Context(), t, dir, "job", "create", "--image", "deb", "--room", "A101", "--confirm", "A101", "--at", "2h", "--until", "3h", "--on-window-end", "hold",
-		"--max-overrun", "45m", "--canary", "2", "--max-failures", "10%", "--wake"); code != ExitOK {
+		"--max-overrun", "45m", "--canary", "2", "--max-failures", "10%"); code != ExitOK {
 		t.Fatalf("exit code %d, %s", code, errOut)
 	}
 	p := d.made[0].JobPolicy
-	if !near(p.NotBefore, 2*time.Hour) || !near(p.NotAfter, 5*time.Hour) || p.OnWindowEnd != "hold" || p.MaxOverrunS != 2700 || p.Canary != 2 || p.MaxFailures != "10%" || !p.Wake {
+	if !near(p.NotBefore, 2*time.Hour) || !near(p.NotAfter, 5*time.Hour) || p.OnWindowEnd != "hold" || p.MaxOverrunS != 2700 || p.Canary != 2 || p.MaxFailures != "10%" {
 		t.Errorf("asked for %+v", p)
 	}
 	for _, bad := range [][]string{{"--at", "tonight"}, {"--until", "-3h"}, {"--max-overrun", "x"}, {"-o", "x.json"}} {
@@ -98,7 +98,7 @@ func TestPlanIsCarriedOut(t *testing.T) {
 	if err := os.WriteFile(file+".bad", []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"--plan", file, "--room", "B"}, {"--plan", file, "--wake"}, {"--plan", file + ".bad", "--confirm", "A101"}, {"--plan", file}} {
+	for _, args := range [][]string{{"--plan", file, "--room", "B"}, {"--plan", file, "--canary", "1"}, {"--plan", file + ".bad", "--confirm", "A101"}, {"--plan", file}} {
 		if code, _, _ := run(t.Context(), t, dir, append([]string{"job", "create"}, args...)...); code != ExitUsage {
 			t.Errorf("%v: exit code %d; want 2", args, code)
 		}

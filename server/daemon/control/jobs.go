@@ -131,7 +131,7 @@ func newJob(req *api.JobCreate, img ImageInfo, now time.Time) job.Job {
 	j := job.Job{
 		Image: img.Name, Version: img.Version, Room: req.Room, Created: now.UTC(),
 		NotBefore: w.opens, NotAfter: w.closes, Overrun: w.overrun, After: req.After, Personal: req.Personalise,
-		MaxHard: job.DefaultHard, MaxSoft: job.DefaultSoft, Policy: job.Policy{OnEnd: req.OnWindowEnd, Canary: req.Canary, Wake: req.Wake},
+		MaxHard: job.DefaultHard, MaxSoft: job.DefaultSoft, Policy: job.Policy{OnEnd: req.OnWindowEnd, Canary: req.Canary},
 		CellBytes: img.CellBytes, Cells: img.Cells, BytesShipped: img.BytesShipped, DiskBytes: img.DiskBytes,
 		MinBytes: img.MinBytes, Sector: img.Sector, Disk: req.Disk, Replace: req.ReplaceForeign, Own: img.Own, InfoHash: img.InfoHash, ManifestDigest: img.Digest, Readback: img.Readback,
 	}

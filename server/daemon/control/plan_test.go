@@ -93,13 +93,13 @@ func TestPlanTellsWhatIsKnown(t *testing.T) {
 		}
 		time.Sleep(15 * time.Minute)
 		now := time.Now()
-		req := api.JobCreate{Image: "deb", Room: "r1", JobPolicy: api.JobPolicy{Wake: true, NotAfter: now.Add(5 * time.Minute)}}
+		req := api.JobCreate{Image: "deb", Room: "r1", JobPolicy: api.JobPolicy{NotAfter: now.Add(5 * time.Minute)}}
 		plan, err := b.PlanJob(t.Context(), &req)
 		if err != nil {
 			t.Fatal(err)
 		}
 		known, strange := plan.Hosts[0], plan.Hosts[1]
-		if known.Verdict != api.VerdictWake || known.Fits != "yes" || known.DiskSerial != "S" || known.LinkMbps != 1000 || known.Holds != "deb/1" || known.KeepCells != 100 || known.FetchBytes != 0 || !known.InWindow || known.LastSeen.IsZero() {
+		if known.Verdict != api.VerdictGo || known.Fits != "yes" || known.DiskSerial != "S" || known.LinkMbps != 1000 || known.Holds != "deb/1" || known.KeepCells != 100 || known.FetchBytes != 0 || !known.InWindow || known.LastSeen.IsZero() {
 			t.Errorf("a host that has the version: %+v", known)
 		}
 		if strange.Fits != "unknown" || strange.FetchCells != 100 || strange.FetchBytes != 100<<20 || strange.Holds != "" || !slices.ContainsFunc(strange.Risk, func(r string) bool { return strings.Contains(r, "never seen") }) {

@@ -305,7 +305,12 @@ func TestScheduleRefusals(t *testing.T) {
 	refused(with(func(p *api.SchedulePut) { p.TZ = "Mars/Olympus" }), api.CodeUsage, "not known")
 	refused(with(func(p *api.SchedulePut) { p.Start = "26:00" }), api.CodeUsage, "26:00")
 	refused(with(func(p *api.SchedulePut) { p.Weekdays = []string{"fri"} }), api.CodeConflict, "overlaps n: both want host a1")
-	refused(with(func(p *api.SchedulePut) { p.Weekdays = []string{"fri"}; p.Job.Room = ""; p.Job.Hosts = []string{"a2"}; p.Confirm = "deb" }), api.CodeConflict, "host a2")
+	refused(with(func(p *api.SchedulePut) {
+		p.Weekdays = []string{"fri"}
+		p.Job.Room = ""
+		p.Job.Hosts = []string{"a2"}
+		p.Confirm = "deb"
+	}), api.CodeConflict, "host a2")
 	refused(with(func(p *api.SchedulePut) { p.Weekdays = nil; p.Date = "2001-01-01" }), api.CodeUsage, "never run")
 	refused(with(func(p *api.SchedulePut) { p.Job.Room = "r9"; p.Confirm = "r9" }), api.CodeNotFound, "r9")
 	refused(with(func(p *api.SchedulePut) { p.Job.Image = "none" }), api.CodeNotFound, "none")
