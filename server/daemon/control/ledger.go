@@ -87,7 +87,7 @@ func (e *Engine) runSchedules(ctx context.Context, now time.Time, mono time.Dura
 		return err
 	}
 	if why := e.lookAtClock(now, mono, newest); why != "" {
-		e.emitOnce(ctx, "clock "+why, api.Event{Level: "error", Code: "clock_doubt", Text: why + ": no schedule starts. Put the clock right, then `labswarm schedule resume NAME`"})
+		e.emitOnce(ctx, "clock", api.Event{Level: "error", Code: "clock_doubt", Text: why + ": no schedule starts. Put the clock right, then `labswarm schedule resume NAME`"})
 		return nil
 	}
 	for _, err := range broken {
@@ -114,13 +114,11 @@ func (e *Engine) lookAtClock(now time.Time, mono time.Duration, newest time.Time
 func (e *Engine) settle(ctx context.Context, d due, now time.Time) error {
 	req := d.s.Job
 	req.NotAfter = d.run.End.UTC()
-	needs := time.Duration(0)
 	v := schedule.Judge(d.s, d.run, now, 0)
 	if v.Start && schedule.Late(d.run, now) {
 		plan, err := e.PlanJob(ctx, &req)
 		if err == nil {
-			needs = time.Duration(plan.EtaMinS) * time.Second
-			v = schedule.Judge(d.s, d.run, now, needs)
+			v = schedule.Judge(d.s, d.run, now, time.Duration(plan.EtaMinS)*time.Second)
 		}
 	}
 	if !v.Start {

@@ -127,7 +127,7 @@ func planHosts(tx store.Tx, req *api.JobCreate, img ImageInfo, hosts []api.Host)
 		if disk == "" {
 			disk = "unknown"
 		}
-		facts = append(facts, fmt.Sprintf("host %s mac %s uuid %s: %s (%s), disk %s, fits %s", h.Name, h.MAC, orUnknown(h.UUID), line.Verdict, line.Reason, disk, line.Fits))
+		facts = append(facts, fmt.Sprintf("host %s mac %s uuid %s rule %q: %s (%s), disk %s, fits %s", h.Name, h.MAC, orUnknown(h.UUID), h.Disk, line.Verdict, line.Reason, disk, line.Fits))
 	}
 	return lines, facts, nil
 }
@@ -190,7 +190,7 @@ func planDisk(line *api.JobPlanHost, h api.Host, img ImageInfo, req *api.JobCrea
 		if line.Verdict == api.VerdictGo {
 			line.Reason = "as last seen it will be refused: " + fault.Text
 		}
-		return nil //nolint:nilerr // the plan says it; the disk may be another one by then
+		return nil // the plan says it; the disk may be another one by then
 	}
 	line.Fits, line.Foreign = "yes", d.Foreign
 	line.Disk = fmt.Sprintf("%s %s %d bytes", d.Model, d.Serial, d.Bytes)

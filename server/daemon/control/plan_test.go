@@ -56,6 +56,8 @@ func TestPlanIsAgreedTo(t *testing.T) {
 	}
 	put(api.Host{Name: "a2", Room: "r1", MAC: "52:54:00:00:00:77"})
 	refused("another PC", api.CodePlanStale, "is: host a2 mac 52:54:00:00:00:77")
+	put(api.Host{Name: "a2", Room: "r1", MAC: "52:54:00:00:00:02", Disk: "bus=nvme"})
+	refused("another disk rule", api.CodePlanStale, `rule "bus=nvme"`)
 	put(api.Host{Name: "a2", Room: "r1", MAC: "52:54:00:00:00:02"})
 	put(api.Host{Name: "a4", Room: "r1", MAC: "52:54:00:00:00:04"})
 	refused("one more", api.CodePlanStale, "is: host a4")
