@@ -11,6 +11,7 @@ type JobPolicy struct {
 	MaxOverrunS int64     `json:"max_overrun_s,omitempty"` // seconds they may take longer; 0 = 2 h, without a window 8 h
 	Canary      int       `json:"canary,omitempty"`        // so many hosts go first and must be CONFIRMED before the others are armed
 	MaxFailures string    `json:"max_failures,omitempty"`  // "3" or "10%": so many failed hosts pause the job; "" = never
+	Wake        bool      `json:"wake,omitempty"`          // switch the hosts on by magic packets
 }
 
 // JobConfirm is what a person has seen and agreed to.
@@ -26,6 +27,7 @@ type JobSteer struct {
 	MaxOverrunS int64     `json:"max_overrun_s"`
 	Canary      int       `json:"canary,omitempty"`
 	MaxFailures int       `json:"max_failures,omitempty"` // hosts, 0 = never
+	Wake        bool      `json:"wake,omitempty"`
 	Paused      time.Time `json:"paused,omitzero"`
 	PausedBy    string    `json:"paused_by,omitempty"`
 	Schedule    string    `json:"schedule,omitempty"` // whose run it is

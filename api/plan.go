@@ -5,6 +5,7 @@ import "time"
 // Verdicts of a plan on one host.
 const (
 	VerdictGo     = "go"     // erased when it boots from the network
+	VerdictWake   = "wake"   // the same, and it is switched on
 	VerdictSkip   = "skip"   // in the room, but taken out
 	VerdictRefuse = "refuse" // the job cannot be made with it
 )
@@ -46,7 +47,7 @@ type JobPlan struct {
 	Hosts   []JobPlanHost `json:"hosts"`
 
 	PlanDigest  string    `json:"plan_digest"`  // over Facts: what POST /v1/jobs must name
-	Erase       int       `json:"erase"`        // hosts with verdict go: what JobConfirm.ConfirmHosts must be
+	Erase       int       `json:"erase"`        // hosts with verdict go or wake: what JobConfirm.ConfirmHosts must be
 	ConfirmText string    `json:"confirm_text"` // what JobCreate.Confirm must be
 	Facts       []string  `json:"facts"`        // a change of any makes the plan stale
 	Request     JobCreate `json:"request"`      // what was asked

@@ -33,6 +33,7 @@ import (
 	"labswarm/server/inventory"
 	"labswarm/server/netboot"
 	"labswarm/server/netboot/bootfile"
+	"labswarm/server/power"
 	"labswarm/server/seeder"
 	"labswarm/server/store"
 	"labswarm/swarm/peercert"
@@ -235,7 +236,7 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	}
 	s.engine, err = control.New(ctx, control.Config{Store: s.store, Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
 		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
-		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet, Built: built()})
+		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet, Built: built(), Waker: power.Sender{Interface: s.cfg.Interface}})
 	if err != nil {
 		return err
 	}

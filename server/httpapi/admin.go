@@ -15,6 +15,7 @@ type AdminService interface {
 	ImageService
 	JobService
 	ScheduleService
+	WakeService
 	RelayAdmin
 	EventService
 	ImageList(ctx context.Context) ([]api.Image, error)

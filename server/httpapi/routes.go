@@ -21,5 +21,5 @@ type Route struct {
 
 // routes lists all of them. Each area keeps its own list beside its handlers.
 func (a *Admin) routes() []Route {
-	return slices.Concat(a.hostRoutes(), a.imageRoutes(), a.jobRoutes(), a.steerRoutes(), a.scheduleRoutes(), a.relayRoutes(), a.eventRoutes())
+	return slices.Concat(a.hostRoutes(), a.imageRoutes(), a.jobRoutes(), a.steerRoutes(), a.scheduleRoutes(), a.wakeRoutes(), a.relayRoutes(), a.eventRoutes())
 }

@@ -55,11 +55,11 @@ func TestParseWhen(t *testing.T) {
 func TestWindowFlagsReachTheServer(t *testing.T) {
 	d, dir := open(t)
 	if code, _, errOut := run(t.Context(), t, dir, "job", "create", "--image", "deb", "--room", "A101", "--confirm", "A101", "--at", "2h", "--until", "3h", "--on-window-end", "hold",
-		"--max-overrun", "45m", "--canary", "2", "--max-failures", "10%"); code != ExitOK {
+		"--max-overrun", "45m", "--canary", "2", "--max-failures", "10%", "--wake"); code != ExitOK {
 		t.Fatalf("exit code %d, %s", code, errOut)
 	}
 	p := d.made[0].JobPolicy
-	if !near(p.NotBefore, 2*time.Hour) || !near(p.NotAfter, 5*time.Hour) || p.OnWindowEnd != "hold" || p.MaxOverrunS != 2700 || p.Canary != 2 || p.MaxFailures != "10%" {
+	if !near(p.NotBefore, 2*time.Hour) || !near(p.NotAfter, 5*time.Hour) || p.OnWindowEnd != "hold" || p.MaxOverrunS != 2700 || p.Canary != 2 || p.MaxFailures != "10%" || !p.Wake {
 		t.Errorf("asked for %+v", p)
 	}
 	for _, bad := range [][]string{{"--at", "tonight"}, {"--until", "-3h"}, {"--max-overrun", "x"}, {"-o", "x.json"}} {

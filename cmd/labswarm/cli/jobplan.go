@@ -70,7 +70,7 @@ func readPlan(file string) (api.JobCreate, error) {
 func onlyWith(cmd *cobra.Command) error {
 	var bad []string
 	for _, name := range []string{"image", "room", "hosts", "after", "personalise", "expires", "attempts", "dry-run", "disk", "replace-foreign", "output",
-		"at", "until", "on-window-end", "max-overrun", "canary", "max-failures"} {
+		"at", "until", "on-window-end", "max-overrun", "canary", "max-failures", "wake"} {
 		if cmd.Flags().Changed(name) {
 			bad = append(bad, "--"+name)
 		}

@@ -30,6 +30,7 @@ func (w *windowFlags) addPolicy(cmd *cobra.Command) {
 	f.StringVar(&w.overrun, "max-overrun", "", "how long they may take to finish; default 2h, without --until 8h")
 	f.IntVar(&w.policy.Canary, "canary", 0, "so many hosts go first; the others wait until those are CONFIRMED")
 	f.StringVar(&w.policy.MaxFailures, "max-failures", "", "`N` or N% failed hosts pause the job")
+	f.BoolVar(&w.policy.Wake, "wake", false, "switch the hosts on when it is their turn (Wake-on-LAN)")
 }
 
 // fill resolves what was typed; now is the present.

@@ -23,6 +23,7 @@ import (
 	"labswarm/server/inventory"
 	"labswarm/server/job"
 	"labswarm/server/netboot"
+	"labswarm/server/power"
 	"labswarm/server/store"
 )
 
@@ -100,6 +101,7 @@ type Config struct {
 	Recovered   *store.Recovery // set when the store came from a snapshot
 	Patience    time.Duration   // silence after which an agent counts as gone, 0 = job.SilentAfter
 	PlainPeers  bool            // hosts let standard BitTorrent clients in, too
+	Waker       Waker           // nil = hosts cannot be woken
 	Built       time.Time       // of the program: a clock before it is wrong; zero = unknown
 }
 
@@ -112,6 +114,7 @@ type Engine struct {
 
 	sightings chan netboot.Sighting
 	asking    chan struct{} // one token per boot question
+	wakes     chan []power.Target
 
 	mu       sync.Mutex
 	live     map[slotKey]*live
@@ -155,7 +158,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		live: map[slotKey]*live{}, certs: map[string]slotKey{}, peers: map[netip.Addr]slotKey{},
 		members: map[slotKey]memberOf{}, scopes: map[[20]byte]scopePass{},
 		boots: map[string]*bootSession{}, rivals: map[string]*rival{}, sentBase: map[uint64]sent{},
-		emitted: map[string]time.Time{}, sightings: make(chan netboot.Sighting, sightQueue), asking: make(chan struct{}, maxAsking),
+		emitted: map[string]time.Time{}, sightings: make(chan netboot.Sighting, sightQueue), asking: make(chan struct{}, maxAsking), wakes: make(chan []power.Target, wakeQueue),
 	}
 	if e.cfg.Captures == nil {
 		e.cfg.Captures = noCaptures{}

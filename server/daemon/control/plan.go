@@ -62,6 +62,9 @@ func (e *Engine) PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, 
 	if err == nil {
 		err = checkRequest(req)
 	}
+	if err == nil {
+		err = e.checkWake(req.Wake)
+	}
 	if err != nil {
 		return api.JobPlan{}, err
 	}
@@ -148,6 +151,9 @@ func factsDigest(facts []string) string {
 func planHost(tx store.Tx, h api.Host, img ImageInfo, req *api.JobCreate) (api.JobPlanHost, error) {
 	line := api.JobPlanHost{Host: h.Name, Room: h.Room, Verdict: api.VerdictGo, Reason: "starts when the host boots from the network inside the window", Fits: "unknown",
 		LastSeen: h.LastSeen, Firmware: h.Firmware, SecureBoot: h.Secure}
+	if req.Wake {
+		line.Verdict, line.Reason = api.VerdictWake, "is switched on when it is its turn"
+	}
 	j, s, err := hostSlot(tx, h.Name)
 	if err != nil {
 		return line, err
@@ -187,7 +193,7 @@ func planDisk(line *api.JobPlanHost, h api.Host, img ImageInfo, req *api.JobCrea
 	d, fault := diskrule.Pick(h.Evidence.Disks, want)
 	if fault != nil {
 		line.Fits = "no"
-		if line.Verdict == api.VerdictGo {
+		if line.Verdict == api.VerdictGo || line.Verdict == api.VerdictWake {
 			line.Reason = "as last seen it will be refused: " + fault.Text
 		}
 		return nil // the plan says it; the disk may be another one by then
@@ -252,7 +258,7 @@ func (e *Engine) checkPlan(tx store.Tx, req *api.JobCreate, img ImageInfo, hosts
 func erased(lines []api.JobPlanHost) int {
 	n := 0
 	for _, l := range lines {
-		if l.Verdict == api.VerdictGo {
+		if l.Verdict == api.VerdictGo || l.Verdict == api.VerdictWake {
 			n++
 		}
 	}
@@ -308,7 +314,7 @@ func (e *Engine) forecast(plan *api.JobPlan, req *api.JobCreate, img ImageInfo, 
 		h.KeepCells = e.kept(h.Holds, img, kept)
 		h.FetchCells = img.Cells - h.KeepCells
 		h.FetchBytes = min(int64(h.FetchCells)*img.CellBytes, img.BytesShipped)
-		if h.Verdict != api.VerdictGo {
+		if h.Verdict != api.VerdictGo && h.Verdict != api.VerdictWake {
 			if h.Verdict == api.VerdictRefuse {
 				plan.Conflicts = append(plan.Conflicts, h.Host+": "+h.Reason)
 			}

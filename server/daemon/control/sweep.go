@@ -27,6 +27,7 @@ const (
 // snapshots and prunes, until ctx ends. It returns nil then.
 func (e *Engine) Run(ctx context.Context) error {
 	done := make(chan struct{})
+	go func() { e.waker(ctx); done <- struct{}{} }()
 	for range seers {
 		go func() {
 			defer func() { done <- struct{}{} }()
@@ -58,7 +59,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			}
 		}
 	}
-	for range seers {
+	for range seers + 1 {
 		<-done
 	}
 	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), decideLimit)
@@ -95,7 +96,7 @@ func (e *Engine) sweep(ctx context.Context, now time.Time) error {
 		e.cfg.Swarms.Expect(infoHash, n)
 	}
 	for _, js := range jobs {
-		if err := e.arm(ctx, &js, now); err != nil {
+		if err := errors.Join(e.arm(ctx, &js, now), e.wakeDue(ctx, &js, now)); err != nil {
 			return err
 		}
 		for i := range js.slots {

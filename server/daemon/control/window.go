@@ -97,7 +97,7 @@ func failureLimit(text string, hosts int) (int, error) {
 // steer is what the view shows of a job's policy; wait is Armable's.
 func steer(j *job.Job, slots []job.Slot, now time.Time) api.JobSteer {
 	s := api.JobSteer{NotBefore: j.NotBefore, OnWindowEnd: j.OnEnd, MaxOverrunS: int64(j.Overrun / time.Second), Canary: j.Canary, MaxFailures: j.MaxFailures,
-		Paused: j.Paused, PausedBy: j.PausedBy, Schedule: j.Schedule}
+		Wake: j.Wake, Paused: j.Paused, PausedBy: j.PausedBy, Schedule: j.Schedule}
 	if s.OnWindowEnd == "" {
 		s.OnWindowEnd = job.OnEndFinish
 	}
