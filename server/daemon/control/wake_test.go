@@ -46,7 +46,7 @@ func TestJobWakesItsHosts(t *testing.T) {
 		}
 		n := &noted{}
 		b.end()
-		b.waker = n
+		b.wol = n
 		b.start()
 		defer b.end()
 		b.create(api.JobCreate{Image: "deb", Room: "r1", Confirm: "r1", ExpiresInS: 3600, JobPolicy: api.JobPolicy{Wake: true}})
