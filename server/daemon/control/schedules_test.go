@@ -82,8 +82,8 @@ func TestAYearOfNights(t *testing.T) {
 			p := weekly("nightly", zone, "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 			p.Start, p.End, p.Skip = start, "04:00", []string{"Holidays"}
 			b.put(p)
-			for range 366 { // the nights in steps of 30 minutes, the days in one
-				b.pass(10*time.Hour, 30*time.Minute)
+			for range 366 { // the nights in steps of 40 minutes, the days in one
+				b.pass(10*time.Hour, 40*time.Minute)
 				b.pass(14*time.Hour, 14*time.Hour)
 			}
 			seen, jobs := map[string]bool{}, map[uint64]bool{}
