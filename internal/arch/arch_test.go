@@ -56,6 +56,7 @@ var table = []rule{
 	{"server/inventory/ident", nil},
 	{"server/inventory/...", []string{"api/...", "images/manifest", "server/inventory/...", "server/store"}},
 	{"server/job/...", []string{"api/...", "images/manifest", "server/inventory/...", "internal/units"}},
+	{"server/schedule", []string{"api"}}, // pure
 	{"server/decide", []string{"api/...", "server/job", "server/inventory/..."}},
 	{"server/store/...", []string{"api/...", "server/store/..."}},
 	{"server/access", []string{"api", "server/store"}},

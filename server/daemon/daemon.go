@@ -37,6 +37,7 @@ import (
 	"labswarm/server/netboot"
 	"labswarm/server/netboot/bootfile"
 	"labswarm/server/notify"
+	"labswarm/server/power"
 	"labswarm/server/seeder"
 	"labswarm/server/store"
 	"labswarm/swarm/peercert"
@@ -269,7 +270,8 @@ func (s *server) openSwarm(ctx context.Context, rec *store.Recovery) error {
 	}
 	s.engine, err = control.New(ctx, control.Config{Store: timedStore{s.book.Store(), s.metrics}, Captures: s.captures, Key: s.keys.Server, Self: self, Images: imgs, Swarms: sw,
 		BootStyle: s.cfg.BootStyle, Frames: s.cfg.Frames, StateDir: s.cfg.StateDir, SnapshotDir: s.snapshots(), Log: s.log, Recovered: rec,
-		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet, Lab: s.lab, CanEnrol: s.canEnrol, NameTaken: s.nameTaken, Beat: s.upkeep.beat, Observe: s.transition})
+		PlainPeers: s.cfg.PlainPeers, Patience: s.quiet, Lab: s.lab, CanEnrol: s.canEnrol, NameTaken: s.nameTaken, Beat: s.upkeep.beat, Observe: s.transition,
+		Built: built(), Waker: power.Sender{Interface: s.cfg.Interface}})
 	if err != nil {
 		return err
 	}

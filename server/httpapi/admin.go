@@ -21,6 +21,8 @@ type AdminService interface {
 	InventoryService
 	ImageService
 	JobService
+	ScheduleService
+	WakeService
 	RelayAdmin
 	EventService
 	AccessService

@@ -132,7 +132,7 @@ func clientState(t testing.TB) *tls.ConnectionState {
 // FuzzRequests sends anything to every POST route of both listeners: no
 // panic, no internal error, and never an order.
 func FuzzRequests(f *testing.F) {
-	routes := []string{api.RouteEnrol, api.RouteCommence, api.RouteProgress, api.RouteResult, api.RouteLog, api.RouteHosts, api.RouteJobs, api.RouteRelayReport}
+	routes := []string{api.RouteEnrol, api.RouteCommence, api.RouteProgress, api.RouteResult, api.RouteLog, api.RouteHosts, api.RouteJobs, api.RouteRelayReport, api.RoutePlans}
 	seed := func(route int, v any) {
 		raw, err := json.Marshal(v)
 		if err != nil {
@@ -149,6 +149,7 @@ func FuzzRequests(f *testing.F) {
 	seed(5, api.Host{Name: "a2", Room: "r", MAC: "52:54:00:00:00:02"})
 	seed(6, api.JobCreate{Image: "i", Room: "r1", Confirm: "r1"})
 	seed(7, api.RelayReport{Instance: id, PeerPort: 1, Wants: []string{"i"}, Images: []api.RelayImage{{Name: "i", Version: "2026-01-01.1", Pieces: 1}}})
+	seed(8, api.JobCreate{Image: "i", Hosts: []string{"a"}, JobPolicy: api.JobPolicy{MaxFailures: "10%", Canary: 1, MaxOverrunS: 1 << 62}})
 	f.Add(0, []byte(`{"boot_id":1}{`))
 	e := engine(f)
 	log := slog.New(slog.DiscardHandler)
@@ -175,7 +176,7 @@ func FuzzRequests(f *testing.F) {
 		req.Header.Set("Authorization", "Bearer "+token)
 		req.TLS = state
 		h := agents
-		if route == 5 || route == 6 {
+		if route == 5 || route == 6 || route == 8 {
 			h = admins
 		}
 		rec := httptest.NewRecorder()
@@ -207,7 +208,7 @@ func TestRoutesAreDisjoint(t *testing.T) {
 		h.ServeHTTP(rec, req)
 		return rec.Code
 	}
-	for _, r := range []string{api.RouteServer, api.RouteRooms, api.RouteHosts, api.RouteImages, api.RouteJobs, api.RouteRelays, api.RouteAdminEv} {
+	for _, r := range []string{api.RouteServer, api.RouteRooms, api.RouteHosts, api.RouteImages, api.RouteJobs, api.RoutePlans, api.RouteSchedules, api.RouteCalendars, api.RouteRelays, api.RouteAdminEv} {
 		for _, m := range []string{"GET", "POST", "DELETE"} {
 			if code := try(agents, m, r); code != http.StatusNotFound {
 				t.Errorf("agent listener: %s %s = %d; want 404", m, r, code)

@@ -197,6 +197,10 @@ func (c *change) leave(why string) {
 // sighting notes the host without its agent.
 func (c *change) sighting(e Sighting) {
 	s := &c.s
+	if s.State == api.StateWaking && e.OS {
+		c.to(api.StateArmed, "it is on and its own system runs: restart it, so that it boots from the network")
+		return
+	}
 	if !s.State.Good() || (s.State == api.StateDone && !e.Silent && !s.Final) {
 		return // the agent is still up: whatever was seen is not the new system
 	}

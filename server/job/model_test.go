@@ -87,7 +87,10 @@ func (n *night) lawful() Event {
 	switch n.s.State {
 	case api.StatePending:
 		return Arm{}
-	case api.StateArmed, api.StateHeld:
+	case api.StateArmed, api.StateWaking, api.StateHeld:
+		if n.j.Wake && n.s.Wakes == 0 {
+			return Waken{}
+		}
 		return Boot{Proto: "http", Silent: true}
 	case api.StateBooting:
 		n.boots++
@@ -117,10 +120,10 @@ func (n *night) draw(t *rapid.T) Event {
 	// Mostly the present boot, mostly sensible words: else no night gets far.
 	boot := fmt.Sprint(max(0, n.boots-rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(t, "boot")))
 	states := append(api.AllStates(), api.StateChecking, api.StateChecking, api.StateWriting, api.StateVerifying, api.StateVerifying, api.StateFinalising)
-	switch rapid.IntRange(0, 16).Draw(t, "event") {
+	switch rapid.IntRange(0, 17).Draw(t, "event") {
 	case 0:
 		return Arm{}
-	case 16:
+	case 16, 17:
 		return n.person(t)
 	case 1, 2:
 		return Boot{Proto: "dhcp", Silent: rapid.Bool().Draw(t, "silent")}
@@ -170,7 +173,7 @@ func (n *night) draw(t *rapid.T) Event {
 // at once, as in the server: the job's record is committed first.
 func (n *night) person(t *rapid.T) Event {
 	silent := rapid.Bool().Draw(t, "silent")
-	switch rapid.IntRange(0, 6).Draw(t, "person") {
+	switch rapid.IntRange(0, 8).Draw(t, "person") {
 	case 0:
 		n.j.Paused, n.j.PausedBy = n.now, "x"
 		return Tick{Heard: n.now, Moved: n.now}
@@ -186,6 +189,8 @@ func (n *night) person(t *rapid.T) Event {
 		return Release{By: "x", Silent: silent}
 	case 5:
 		return Retry{By: "x"}
+	case 6, 7:
+		return Hold{Code: api.CodeHeld, Text: "x"}
 	}
 	return Waken{}
 }
@@ -198,6 +203,7 @@ func TestModel(t *testing.T) {
 			j.After = "poweroff"
 		}
 		j.OnEnd = rapid.SampledFrom([]string{"", OnEndFinish, OnEndHold}).Draw(t, "on window end")
+		j.Wake = rapid.Bool().Draw(t, "wake")
 		if rapid.IntRange(0, 3).Draw(t, "later") == 0 {
 			j.NotBefore = t0.Add(10 * time.Minute)
 		}

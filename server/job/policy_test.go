@@ -172,6 +172,7 @@ func TestWaking(t *testing.T) {
 	}
 	awake := must(t, j, s, Boot{Proto: "dhcp"}, now)
 	state(t, awake, api.StateBooting)
+	state(t, must(t, j, s, Sighting{OS: true}, now), api.StateArmed)
 	s = must(t, j, s, Tick{}, now)
 	state(t, s, api.StateArmed)
 	if due := WakeDue(j, []Slot{s}, now.Add(time.Hour)); due != nil {

@@ -115,11 +115,15 @@ func (t *memTx) Delete(key string) error {
 
 func (t *memTx) Scan(prefix, from string, n int) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
-		count := 0
-		for _, k := range slices.Sorted(maps.Keys(t.kv)) {
-			if !strings.HasPrefix(k, prefix) || k < from {
-				continue
+		var keys []string
+		for k := range t.kv {
+			if strings.HasPrefix(k, prefix) && k >= from {
+				keys = append(keys, k)
 			}
+		}
+		slices.Sort(keys)
+		count := 0
+		for _, k := range keys {
 			if (n > 0 && count == n) || !yield(k, bytes.Clone(t.kv[k])) {
 				return
 			}

@@ -91,7 +91,7 @@ Without a command, on a terminal, it opens the console.`,
 		return e.prepare(cmd)
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newServe(e), newConfig(e), newImage(e), newRoom(e), newHost(e), newJob(e), newRelay(e), newSeed(e), newToken(e), newAudit(e), newDoctor(e), newReport(e), newState(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e), newMan(e))
+	root.AddCommand(newServe(e), newConfig(e), newImage(e), newRoom(e), newHost(e), newJob(e), newSchedule(e), newReport(e), newRelay(e), newSeed(e), newToken(e), newAudit(e), newDoctor(e), newState(e), newStatus(e), newEvents(e), newClassroom(e), newVersion(e), newMan(e))
 	e.completions(root)
 	return root
 }

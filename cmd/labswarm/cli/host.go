@@ -68,7 +68,7 @@ func newHost(e *env) *cobra.Command {
 		}
 		return e.printf("host %s is forgotten\n", args[0])
 	}}
-	return group("host", "the PCs", append([]*cobra.Command{add, newHostSet(e), ls, show, rm}, placeCommands(e)...)...)
+	return group("host", "the PCs", append([]*cobra.Command{add, newHostSet(e), ls, show, rm, newHostWake(e)}, placeCommands(e)...)...)
 }
 
 const diskHelp = "disk `RULE`: SERIAL, WWN, or terms such as model=GLOB,bus=nvme,size=MIN..MAX (host set --help); empty = the only disk that fits"

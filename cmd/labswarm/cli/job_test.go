@@ -76,7 +76,7 @@ func TestPlanIsCarriedOut(t *testing.T) {
 	if err := os.WriteFile(file+".bad", []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"--plan", file, "--room", "B"}, {"--plan", file, "--wake"}, {"--plan", file + ".bad", "--confirm", "A101"}, {"--plan", file}} {
+	for _, args := range [][]string{{"--plan", file, "--room", "B"}, {"--plan", file, "--canary", "1"}, {"--plan", file + ".bad", "--confirm", "A101"}, {"--plan", file}} {
 		if code, _, _ := run(t.Context(), t, dir, append([]string{"job", "create"}, args...)...); code != ExitUsage {
 			t.Errorf("%v: exit code %d; want 2", args, code)
 		}

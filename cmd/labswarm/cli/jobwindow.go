@@ -20,16 +20,25 @@ func (w *windowFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&w.at, "at", "", "the window opens then: `TIME` (22:00, \"2026-11-22 22:00\") or duration (2h); default now")
 	f.StringVar(&w.until, "until", "", "the window closes then: `TIME` after --at, or duration from there; default 4h. No host begins later")
+	w.addPolicy(cmd)
+}
+
+// addPolicy adds all but the window itself.
+func (w *windowFlags) addPolicy(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.StringVar(&w.policy.OnWindowEnd, "on-window-end", "", "half-written hosts at its end: finish (default) or hold (those that stopped wait for a person)")
 	f.StringVar(&w.overrun, "max-overrun", "", "how long they may take to finish; default 2h, without --until 8h")
 	f.IntVar(&w.policy.Canary, "canary", 0, "so many hosts go first; the others wait until those are CONFIRMED")
 	f.StringVar(&w.policy.MaxFailures, "max-failures", "", "`N` or N% failed hosts pause the job")
-	f.BoolVar(&w.policy.Wake, "wake", false, "switch the hosts on (Wake-on-LAN)")
+	f.BoolVar(&w.policy.Wake, "wake", false, "switch the hosts on when it is their turn (Wake-on-LAN)")
 }
 
 // fill resolves what was typed; now is the present.
 func (w *windowFlags) fill(now time.Time) (api.JobPolicy, error) {
-	p := w.policy
+	p, err := w.fillPolicy()
+	if err != nil {
+		return p, err
+	}
 	from := now
 	if w.at != "" {
 		t, err := units.ParseWhen(w.at, now)
@@ -45,6 +54,12 @@ func (w *windowFlags) fill(now time.Time) (api.JobPolicy, error) {
 		}
 		p.NotAfter = t
 	}
+	return p, nil
+}
+
+// fillPolicy resolves all but the window itself.
+func (w *windowFlags) fillPolicy() (api.JobPolicy, error) {
+	p := w.policy
 	if w.overrun != "" {
 		d, err := time.ParseDuration(w.overrun)
 		if err != nil || d < time.Second {

@@ -59,6 +59,7 @@ type bench struct {
 	*Engine
 	t      *testing.T
 	swarms *quietSwarms
+	wol    Waker
 	key    ed25519.PrivateKey
 	store  store.Store
 	dir    string
@@ -80,7 +81,7 @@ func newBench(t *testing.T, st store.Store) *bench {
 func (b *bench) start() {
 	b.t.Helper()
 	e, err := New(b.t.Context(), Config{Store: b.store, Key: b.key, Images: oneImage{}, Swarms: b.swarms, BootStyle: "chain",
-		StateDir: b.dir, SnapshotDir: b.dir, Log: slog.New(slog.DiscardHandler)})
+		StateDir: b.dir, SnapshotDir: b.dir, Waker: b.wol, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.t.Fatal(err)
 	}

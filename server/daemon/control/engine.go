@@ -23,6 +23,7 @@ import (
 	"labswarm/server/inventory"
 	"labswarm/server/job"
 	"labswarm/server/netboot"
+	"labswarm/server/power"
 	"labswarm/server/store"
 )
 
@@ -105,6 +106,8 @@ type Config struct {
 	Observe     func(Transition)   // told of each change of state; must be quick; nil = nobody
 	Beat        func()             // called by the job loop after each round, nil = by nobody
 	PlainPeers  bool               // hosts let standard BitTorrent clients in, too
+	Waker       Waker              // nil = hosts cannot be woken
+	Built       time.Time          // of the program: a clock before it is wrong; zero = unknown
 }
 
 // Engine is used from many goroutines. Make it with New.
@@ -117,6 +120,7 @@ type Engine struct {
 
 	sightings chan netboot.Sighting
 	asking    chan struct{} // one token per boot question
+	wakes     chan []power.Target
 
 	edits sync.Mutex // changes of the inventory by people: one after the other
 
@@ -134,6 +138,7 @@ type Engine struct {
 	tickAt   time.Time
 	tick     api.Tick
 	plans    planBook
+	sched    schedState
 }
 
 type slotKey struct {
@@ -162,7 +167,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		waiting: map[string]*waiting{}, live: map[slotKey]*live{}, certs: map[string]slotKey{}, peers: map[netip.Addr]slotKey{},
 		members: map[slotKey]memberOf{}, scopes: map[[20]byte]scopePass{},
 		boots: map[string]*bootSession{}, rivals: map[string]*rival{}, sentBase: map[uint64]sent{},
-		emitted: map[string]time.Time{}, sightings: make(chan netboot.Sighting, sightQueue), asking: make(chan struct{}, maxAsking),
+		emitted: map[string]time.Time{}, sightings: make(chan netboot.Sighting, sightQueue), asking: make(chan struct{}, maxAsking), wakes: make(chan []power.Target, wakeQueue),
 	}
 	if e.cfg.CanEnrol == nil {
 		e.cfg.CanEnrol = func() bool { return false }

@@ -175,7 +175,7 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 // makeJob stores a job that somebody has agreed to. check has the last word
 // inside the transaction, when the job has its number; it must be pure.
 func (e *Engine) makeJob(ctx context.Context, req *api.JobCreate, img ImageInfo, check func(store.Tx, *job.Job, []api.Host) error, idemKey, digest string) (api.Job, error) {
-	if err := checkRequest(req); err != nil {
+	if err := errors.Join(checkRequest(req), e.checkWake(req.Wake)); err != nil {
 		return api.Job{}, err
 	}
 	if err := e.cfg.Store.View(ctx, func(tx store.Tx) error { return usable(tx, img.Image) }); err != nil {

@@ -63,6 +63,9 @@ func (e *Engine) PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, 
 	if err == nil {
 		err = checkRequest(req)
 	}
+	if err == nil {
+		err = e.checkWake(req.Wake)
+	}
 	if err != nil {
 		return api.JobPlan{}, err
 	}
@@ -128,7 +131,7 @@ func planHosts(tx store.Tx, req *api.JobCreate, img ImageInfo, hosts []api.Host)
 		if disk == "" {
 			disk = "unknown"
 		}
-		facts = append(facts, fmt.Sprintf("host %s mac %s uuid %s: %s (%s), disk %s, fits %s", h.Name, h.MAC, orUnknown(h.UUID), line.Verdict, line.Reason, disk, line.Fits))
+		facts = append(facts, fmt.Sprintf("host %s mac %s uuid %s rule %q: %s (%s), disk %s, fits %s", h.Name, h.MAC, orUnknown(h.UUID), h.Disk, line.Verdict, line.Reason, disk, line.Fits))
 	}
 	return lines, facts, nil
 }
@@ -150,7 +153,7 @@ func planHost(tx store.Tx, h api.Host, img ImageInfo, req *api.JobCreate) (api.J
 	line := api.JobPlanHost{Host: h.Name, Room: h.Room, Verdict: api.VerdictGo, Reason: "starts when the host boots from the network inside the window", Fits: "unknown",
 		LastSeen: h.LastSeen, Firmware: h.Firmware, SecureBoot: h.Secure}
 	if req.Wake {
-		line.Verdict, line.Reason = api.VerdictWake, "is switched on when the window opens"
+		line.Verdict, line.Reason = api.VerdictWake, "is switched on when it is its turn"
 	}
 	j, s, err := hostSlot(tx, h.Name)
 	if err != nil {
@@ -194,7 +197,7 @@ func planDisk(line *api.JobPlanHost, h api.Host, img ImageInfo, req *api.JobCrea
 		if line.Verdict == api.VerdictGo || line.Verdict == api.VerdictWake {
 			line.Reason = "as last seen it will be refused: " + fault.Text
 		}
-		return nil //nolint:nilerr // the plan says it; the disk may be another one by then
+		return nil // the plan says it; the disk may be another one by then
 	}
 	line.Fits, line.Foreign = "yes", d.Foreign
 	line.Disk = fmt.Sprintf("%s %s %d bytes", d.Model, d.Serial, d.Bytes)

@@ -56,6 +56,8 @@ func TestPlanIsAgreedTo(t *testing.T) {
 	}
 	put(api.Host{Name: "a2", Room: "r1", MAC: "52:54:00:00:00:77"})
 	refused("another PC", api.CodePlanStale, "is: host a2 mac 52:54:00:00:00:77")
+	put(api.Host{Name: "a2", Room: "r1", MAC: "52:54:00:00:00:02", Disk: "bus=nvme"})
+	refused("another disk rule", api.CodePlanStale, `rule "bus=nvme"`)
 	put(api.Host{Name: "a2", Room: "r1", MAC: "52:54:00:00:00:02"})
 	put(api.Host{Name: "a4", Room: "r1", MAC: "52:54:00:00:00:04"})
 	refused("one more", api.CodePlanStale, "is: host a4")
@@ -93,13 +95,13 @@ func TestPlanTellsWhatIsKnown(t *testing.T) {
 		}
 		time.Sleep(15 * time.Minute)
 		now := time.Now()
-		req := api.JobCreate{Image: "deb", Room: "r1", JobPolicy: api.JobPolicy{Wake: true, NotAfter: now.Add(5 * time.Minute)}}
+		req := api.JobCreate{Image: "deb", Room: "r1", JobPolicy: api.JobPolicy{NotAfter: now.Add(5 * time.Minute)}}
 		plan, err := b.PlanJob(t.Context(), &req)
 		if err != nil {
 			t.Fatal(err)
 		}
 		known, strange := plan.Hosts[0], plan.Hosts[1]
-		if known.Verdict != api.VerdictWake || known.Fits != "yes" || known.DiskSerial != "S" || known.LinkMbps != 1000 || known.Holds != "deb/1" || known.KeepCells != 100 || known.FetchBytes != 0 || !known.InWindow || known.LastSeen.IsZero() {
+		if known.Verdict != api.VerdictGo || known.Fits != "yes" || known.DiskSerial != "S" || known.LinkMbps != 1000 || known.Holds != "deb/1" || known.KeepCells != 100 || known.FetchBytes != 0 || !known.InWindow || known.LastSeen.IsZero() {
 			t.Errorf("a host that has the version: %+v", known)
 		}
 		if strange.Fits != "unknown" || strange.FetchCells != 100 || strange.FetchBytes != 100<<20 || strange.Holds != "" || !slices.ContainsFunc(strange.Risk, func(r string) bool { return strings.Contains(r, "never seen") }) {

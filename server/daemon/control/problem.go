@@ -8,6 +8,7 @@ import (
 	"labswarm/api"
 	"labswarm/server/inventory"
 	"labswarm/server/job"
+	"labswarm/server/schedule"
 )
 
 func notFound(format string, a ...any) error {
@@ -29,6 +30,7 @@ func problem(err error) error {
 	var inv *inventory.InvalidError
 	var con *inventory.ConflictError
 	var ref *job.RefusedError
+	var sch *schedule.Error
 	switch {
 	case err == nil:
 		return nil
@@ -36,6 +38,8 @@ func problem(err error) error {
 		return notFound("%s", nf)
 	case errors.As(err, &inv):
 		return badRequest(api.CodeUsage, "%s", inv)
+	case errors.As(err, &sch):
+		return badRequest(api.CodeUsage, "%s", sch)
 	case errors.As(err, &con):
 		return conflict(api.CodeConflict, "%s", con)
 	case errors.As(err, &ref):

@@ -109,7 +109,7 @@ func (e *Engine) ActOnHost(ctx context.Context, id uint64, host, act, by string)
 	case api.ActHold:
 		ev = job.Hold{Code: api.CodeHeld, Text: "held by " + by + ": `labswarm job release` lets it go on"}
 	case api.ActRelease:
-		ev = job.Release{By: by, Silent: e.silent(k, time.Now())}
+		ev = job.Release{By: by} // completed below, when the host's name is known as it is spelt
 	default:
 		return api.Job{}, notFound("no such action %q: use retry, skip, hold or release", act)
 	}
@@ -117,6 +117,8 @@ func (e *Engine) ActOnHost(ctx context.Context, id uint64, host, act, by string)
 		switch {
 		case act == api.ActRetry:
 			return ev, e.retake(tx, j, s)
+		case act == api.ActRelease:
+			return job.Release{By: by, Silent: e.silent(slotKey{id, s.Host}, time.Now())}, nil
 		case act == api.ActHold && !s.Live():
 			return nil, conflict(api.CodeConflict, "hold %s: it is %s already", s.Host, s.State)
 		}

@@ -27,6 +27,7 @@ const (
 // snapshots and prunes, until ctx ends. It returns nil then.
 func (e *Engine) Run(ctx context.Context) error {
 	done := make(chan struct{})
+	go func() { e.waker(ctx); done <- struct{}{} }()
 	for range seers {
 		go func() {
 			defer func() { done <- struct{}{} }()
@@ -34,8 +35,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		}()
 	}
 	sweep, seed := time.NewTicker(sweepEvery), time.NewTicker(seedEvery)
-	snap, prune := time.NewTicker(snapshotEvery), time.NewTicker(pruneEvery)
-	for _, t := range []*time.Ticker{sweep, seed, snap, prune} {
+	snap, prune, plan := time.NewTicker(snapshotEvery), time.NewTicker(pruneEvery), time.NewTicker(scheduleEvery)
+	for _, t := range []*time.Ticker{sweep, seed, snap, prune, plan} {
 		defer t.Stop()
 	}
 	var changes uint64
@@ -48,6 +49,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			if e.cfg.Beat != nil {
 				e.cfg.Beat()
 			}
+		case now := <-plan.C:
+			e.report(e.runSchedules(ctx, now, now.Sub(e.started)))
 		case <-seed.C:
 			e.report(e.saveSeed(ctx))
 		case <-prune.C:
@@ -60,7 +63,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			}
 		}
 	}
-	for range seers {
+	for range seers + 1 {
 		<-done
 	}
 	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), decideLimit)
@@ -97,7 +100,7 @@ func (e *Engine) sweep(ctx context.Context, now time.Time) error {
 		e.cfg.Swarms.Expect(infoHash, n)
 	}
 	for _, js := range jobs {
-		if err := e.arm(ctx, &js, now); err != nil {
+		if err := errors.Join(e.arm(ctx, &js, now), e.wakeDue(ctx, &js, now)); err != nil {
 			return err
 		}
 		for i := range js.slots {
