@@ -30,6 +30,7 @@ type env struct {
 	noColor  bool
 	keepFree string // --keep-free of image commands
 	remote   remote
+	readOnly bool // the console asks the server for nothing but facts
 
 	in  *os.File
 	out io.Writer
@@ -75,6 +76,7 @@ Without a command, on a terminal, it opens the console.`,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return e.console(cmd) },
 	}
+	root.Flags().BoolVar(&e.readOnly, "read-only", false, "a console that changes nothing, for a screen on the wall")
 	f := root.PersistentFlags()
 	f.StringVar(&e.stateDir, "state-dir", state, "folder of the server's state (or LABSWARM_STATE_DIR)")
 	f.BoolVar(&e.json, "json", false, "print JSON")
@@ -113,7 +115,7 @@ func (e *env) console(cmd *cobra.Command) error {
 	if _, err := c.Server(cmd.Context()); err != nil {
 		return err
 	}
-	return app.Run(cmd.Context(), app.Options{Client: c, NoColor: e.noColor || os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM")})
+	return app.Run(cmd.Context(), app.Options{Client: c, NoColor: e.noColor || os.Getenv("NO_COLOR") != "", Term: os.Getenv("TERM"), ReadOnly: e.readOnly})
 }
 
 func (e *env) client() *client.Client {

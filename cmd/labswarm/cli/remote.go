@@ -29,7 +29,7 @@ type remote struct {
 func (r *remote) flags(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringVar(&r.server, "server", os.Getenv("LABSWARM_SERVER"), "server on another machine, https://HOST:PORT (or LABSWARM_SERVER); without it the socket of --state-dir")
-	f.StringVar(&r.tokenFile, "token-file", os.Getenv("LABSWARM_TOKEN_FILE"), "file with the token for --server, from `labswarm token add` (or LABSWARM_TOKEN_FILE)")
+	f.StringVar(&r.tokenFile, "token-file", os.Getenv("LABSWARM_TOKEN_FILE"), "file with the token for --server, of labswarm token add (or LABSWARM_TOKEN_FILE)")
 	f.StringVar(&r.fingerprint, "fingerprint", "", "key of --server, SHA256:..., instead of the question at the first use")
 }
 
