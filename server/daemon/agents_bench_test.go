@@ -66,8 +66,11 @@ func BenchmarkReports(b *testing.B) {
 	}
 	for range b.N {
 		var lines []benchLine
+		var size benchSize
 		for _, consoles := range []int{0, 3} {
-			lines = append(lines, benchReports(b, consoles)...)
+			s := newSite(b)
+			lines = append(lines, benchReports(b, s, consoles)...)
+			size = measureSize(b, s)
 		}
 		last := lines[0]
 		b.ReportMetric(last.CPUUsReport, "cpu-µs/report")
@@ -76,12 +79,15 @@ func BenchmarkReports(b *testing.B) {
 		for _, l := range lines {
 			fmt.Printf("%-10s %8d %8d %8.0f %8.2f %8.2f %12.1f %8.1f %10.1f\n", l.Phase, l.Consoles, l.Reports, float64(l.Reports)/l.Seconds, l.P50Ms, l.P99Ms, l.CPUUsReport, l.CorePercent, l.CoreAt500)
 		}
+		fmt.Printf("state %.1f MB, restart to ready %.0f ms, event to console %.1f ms (middle of 21), server's memory %d MiB at most\n",
+			float64(size.StateBytes)/1e6, size.RestartMs, size.EventMs, size.RSSBytes>>20)
 		out := struct {
+			Size   benchSize   `json:"size"`
 			Agents int         `json:"agents"`
 			Cores  int         `json:"cores"`
 			Go     string      `json:"go"`
 			Lines  []benchLine `json:"lines"`
-		}{benchAgents, runtime.NumCPU(), runtime.Version(), lines}
+		}{size, benchAgents, runtime.NumCPU(), runtime.Version(), lines}
 		raw, err := json.Marshal(out)
 		if err != nil {
 			b.Fatal(err)
@@ -96,8 +102,7 @@ func BenchmarkReports(b *testing.B) {
 }
 
 // benchReports runs both phases with some consoles watching.
-func benchReports(b *testing.B, consoles int) []benchLine {
-	s := newSite(b)
+func benchReports(b *testing.B, s *site, consoles int) []benchLine {
 	plan := loadPlan{Server: s.srv.agents.Addr().String()}
 	for i := range benchAgents {
 		h, err := s.cli.PutHost(b.Context(), api.Host{Name: fmt.Sprintf("pc%03d", i), Room: "r1", MAC: fmt.Sprintf("52:54:00:00:%02x:%02x", i/256, i%256), UUID: fmt.Sprintf("00112233-4455-6677-8899-aabbcc%06x", i)})
@@ -161,6 +166,67 @@ func benchReports(b *testing.B, consoles int) []benchLine {
 		b.Fatal(err)
 	}
 	return lines[1:]
+}
+
+// benchSize is what a job of 500 hosts takes up.
+type benchSize struct {
+	StateBytes int64   `json:"state_bytes"`
+	RestartMs  float64 `json:"restart_ms"` // from the beginning of the start to an answer on the admin socket
+	EventMs    float64 `json:"event_ms"`   // from a change to the console that is told of it
+	RSSBytes   int64   `json:"server_rss_bytes"`
+}
+
+func measureSize(b *testing.B, s *site) benchSize {
+	out := benchSize{RSSBytes: rss(b)}
+	st, err := os.Stat(filepath.Join(s.dir, "labswarm.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	out.StateBytes = st.Size()
+	s.end()
+	begun := time.Now()
+	s.start()
+	if j, err := s.cli.Jobs(b.Context()); err != nil || len(j) != 1 || len(j[0].Slots) != benchAgents {
+		b.Fatalf("after the restart: %d jobs, %v", len(j), err)
+	}
+	out.RestartMs = time.Since(begun).Seconds() * 1e3
+	out.EventMs = eventDelay(b, s)
+	return out
+}
+
+// eventDelay is the middle of 21 changes.
+func eventDelay(b *testing.B, s *site) float64 {
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	seen := make(chan string, 100)
+	c := client.New(filepath.Join(s.dir, "labswarm.sock"))
+	defer c.Close()
+	ready := make(chan struct{}, 1)
+	go func() {
+		_ = c.Follow(ctx, client.Latest, func(e api.Event) { seen <- e.Host }, func(api.Tick) {
+			select {
+			case ready <- struct{}{}:
+			default:
+			}
+		}, nil) // ends with ctx
+	}()
+	<-ready
+	var took []float64
+	for i := range 21 {
+		name := fmt.Sprintf("new%02d", i)
+		begun := time.Now()
+		if _, err := s.cli.PutHost(b.Context(), api.Host{Name: name, Room: "r2", MAC: fmt.Sprintf("52:54:00:aa:00:%02x", i)}); err != nil {
+			b.Fatal(err)
+		}
+		for host := range seen {
+			if host == name {
+				break
+			}
+		}
+		took = append(took, time.Since(begun).Seconds()*1e3)
+	}
+	slices.Sort(took)
+	return took[len(took)/2]
 }
 
 func usage(b *testing.B) (u syscall.Rusage) {
