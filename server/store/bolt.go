@@ -51,6 +51,9 @@ type Recovery struct {
 func Open(path, snapshotDir string) (*Bolt, *Recovery, error) {
 	db, err := openFile(path)
 	if err == nil {
+		if db, err = compact(db); err != nil {
+			return nil, nil, err
+		}
 		s := &Bolt{db: db, path: path}
 		if err := s.prepare(false); err != nil {
 			return nil, nil, errors.Join(err, db.Close())
@@ -133,7 +136,7 @@ func openFile(path string) (db *bolt.DB, err error) {
 			db, err = nil, fmt.Errorf("open database %s: %v", path, p)
 		}
 	}()
-	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType})
+	db, err = openAt(path)
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, &LockedError{Path: path, Holder: lockHolder(path)}
 	}
