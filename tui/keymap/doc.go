@@ -25,7 +25,7 @@ func names() []named {
 func (b Binding) Moves() bool {
 	switch b.ID {
 	case Quit, QuitNow, ShowHelp, Back, Open, Up, Down, Left, Right, First, Last, PageUp, PageDown, NextRoom, PrevRoom, Refresh,
-		Filter, Command, Sort, Follow, RoomJob, Mark, MarkAll:
+		Filter, Command, Sort, Follow, RoomJob, Mark, MarkAll, Dense:
 		return true
 	}
 	for _, t := range Tops() {

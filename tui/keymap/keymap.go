@@ -108,6 +108,16 @@ const (
 	Pause   ID = "pause"
 	Retry   ID = "retry"
 	Skip    ID = "skip"
+
+	GoSchedules ID = "go-schedules"
+	Dense       ID = "dense"
+	Wake        ID = "wake"
+	Questions   ID = "questions"
+	LearnMode   ID = "learn"
+	Answer      ID = "answer"
+	Bind        ID = "bind"
+	RunNow      ID = "run-now"
+	Delete      ID = "delete"
 )
 
 // State is what decides whether a key is of use now.
@@ -225,6 +235,9 @@ func Default() Map {
 		{ID: Quit, Screens: All, Keys: []string{"q"}, Show: "q", Help: "quit", Long: "quit the console; jobs go on"},
 		{ID: QuitNow, Screens: All, Keys: []string{"ctrl+c"}, Show: "ctrl+c", Long: "quit at once; jobs go on"},
 	}
+	out = append(out, Map{
+		{ID: Dense, Screens: Rooms, Keys: []string{"z"}, Show: "z", Long: "the dense map, three columns a seat, and back", When: hosts},
+	}...)
 	for _, t := range Tops() {
 		out = append(out, Binding{ID: t.ID, Screens: All, Keys: []string{t.Key}, Show: t.Key, Long: "screen: " + t.Name})
 	}

@@ -31,7 +31,7 @@ func tile(c *component.Canvas, p plan, h *snapshot.Host, selected, marked, stale
 	if selected {
 		shut = "<"
 	}
-	if p.kind == dense {
+	if p.kind == dense || p.kind == denseSeats {
 		// Three columns a host: the sign before it marks the selection.
 		c.Add(look(theme.Text, selected), open).Add(look(role, selected), snapshot.Mark(h.Slot))
 		return
