@@ -6,6 +6,7 @@ import (
 	"labswarm/tui/screen/host"
 	"labswarm/tui/screen/job"
 	"labswarm/tui/screen/newjob"
+	"labswarm/tui/screen/questions"
 	"labswarm/tui/screen/steer"
 	"labswarm/tui/snapshot"
 )
@@ -49,6 +50,16 @@ func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 	switch {
 	case id == keymap.Open && h != nil:
 		return st, screen.Effect{Open: host.State{Room: r.Name, Host: h.Name}}
+	case id == keymap.LearnMode && r != nil && r.Name == snapshot.NoRoom && in.S.Server.Learn == nil:
+		return st, screen.Effect{Note: "learn mode is for one room: choose it with tab"}
+	case id == keymap.LearnMode && r != nil:
+		return st, screen.Effect{Open: learn(in.S, r.Name)}
+	case id == keymap.GoQuestions:
+		room := ""
+		if r != nil && r.Name != snapshot.NoRoom {
+			room = r.Name
+		}
+		return st, screen.Effect{Open: questions.State{Room: room}}
 	case id == keymap.Dense:
 		return st.zoom(in)
 	case id == keymap.RoomJob && r != nil && r.Job != nil:
