@@ -63,7 +63,7 @@ func TestWake(t *testing.T) {
 	c.shows("packets go out to 2 hosts, the last in 15")
 	asked(t, srv, `POST /v1/wake {"hosts":["a01","a03"]}`)
 	c.press("enter", "w", "y")
-	c.shows("packets go out to 1 hosts")
+	c.shows("packets go out to a03")
 	asked(t, srv, `POST /v1/wake {"hosts":["a03"]}`)
 	c.press("2", "enter", "w")
 	c.shows("Switch on a05?")

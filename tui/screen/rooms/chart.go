@@ -45,6 +45,7 @@ func (p *plan) seats(r *snapshot.Room, w int, dense bool) {
 	if each := (w - 1) / p.chart.cols; !dense && each-5 >= min(name, 4) {
 		p.kind, p.nameW = tiles, min(name, each-5)
 		p.tileW, p.cols = min(each, p.nameW+8), p.chart.cols
+		p.labels = r.Widest > p.nameW && r.Map.Widest <= p.nameW
 	} else {
 		p.kind, p.tileW = denseSeats, denseWidth
 		p.labelW = len(fmt.Sprint(r.Map.Rows)) + 2

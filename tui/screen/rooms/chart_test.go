@@ -77,6 +77,22 @@ func TestChartGolden(t *testing.T) {
 	}
 }
 
+// TestLabelsInPlaceOfCutNames : names that do not fit give way to the seats'
+// labels; the line about the selected host has the whole name.
+func TestLabelsInPlaceOfCutNames(t *testing.T) {
+	f := tuitest.Seated(tuitest.Facts(21), 3, 8, tuitest.Numbered)
+	f.Jobs = nil
+	for i := range f.Hosts {
+		f.Hosts[i].Name = "lab-a101-" + f.Hosts[i].Name
+	}
+	got := Render(live(f), State{}, foot, component.Size{W: 80, H: 24}, theme.New(false, true), tuitest.Now())
+	for _, want := range []string{">01   ..<", " 02   ..", " ~a21 ..", " lab-a101-a01  seat 01"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in:\n%s", want, got)
+		}
+	}
+}
+
 // TestDense400 : 400 seats stand in 16 lines of 80 columns, none is left out.
 func TestDense400(t *testing.T) {
 	f := tuitest.Seated(tuitest.Facts(400), 16, 25, tuitest.Numbered)

@@ -43,6 +43,7 @@ type plan struct {
 	detail int    // lines about the selected host
 	blank  int    // empty lines around them
 	job    int    // lines about the job
+	labels bool   // seats go by their labels: the names do not fit
 	chart  *chart // the seats as they stand, nil = hosts in their order
 }
 

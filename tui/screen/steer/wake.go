@@ -38,6 +38,9 @@ func wake(hosts []*snapshot.Host) screen.Effect {
 				return screen.Done{}, err
 			}
 			said := fmt.Sprintf("packets go out to %d hosts", r.Hosts)
+			if r.Hosts == 1 {
+				said = "packets go out to " + names[0]
+			}
 			if r.TakesS > 0 {
 				said += ", the last in " + units.FormatDuration(time.Duration(r.TakesS)*time.Second)
 			}
