@@ -18,6 +18,7 @@ import (
 	"labswarm/tui/screen/jobs"
 	"labswarm/tui/screen/logs"
 	"labswarm/tui/screen/rooms"
+	"labswarm/tui/screen/schedules"
 	"labswarm/tui/theme"
 )
 
@@ -30,6 +31,8 @@ func topView(id keymap.ID) screen.View {
 		return jobs.State{}
 	case keymap.GoImages:
 		return images.State{}
+	case keymap.GoSchedules:
+		return schedules.State{}
 	case keymap.GoHosts:
 		return hosts.State{}
 	case keymap.GoLog:
@@ -60,7 +63,7 @@ func (c command) begin() command {
 func (c command) line() string { return ":" + c.text + "_" }
 
 // words are the commands that take no name.
-var words = []string{"rooms", "jobs", "images", "hosts", "log", "help", "theme", "symbols", "room", "host", "job", "q"}
+var words = []string{"rooms", "jobs", "images", "schedules", "hosts", "log", "help", "theme", "symbols", "room", "host", "job", "q"}
 
 func (m *model) typeCommand(key string) tea.Cmd {
 	c := &m.command

@@ -14,9 +14,10 @@ type named struct {
 // names lists every screen but those that only ask.
 func names() []named {
 	return []named{
-		{Rooms, "Rooms", "room ls"}, {Jobs, "Jobs", "job ls"}, {Images, "Images", "image ls"}, {Hosts, "Hosts", "host ls"},
+		{Rooms, "Rooms", "room ls"}, {Jobs, "Jobs", "job ls"}, {Images, "Images", "image ls"}, {Schedules, "Schedules", "schedule ls"}, {Hosts, "Hosts", "host ls"},
 		{Log, "Log", "events"}, {Host, "Host", "host show NAME"}, {Job, "Job", "job watch JOB"},
-		{NewJob1, "New job: image and room", "job create --image NAME --room ROOM"}, {NewJob2, "New job: plan", "job create --dry-run"}, {Help, "Help", "help"},
+		{NewJob1, "New job: image and room", "job create --image NAME --room ROOM"}, {NewJob2, "New job: plan", "job create --dry-run"},
+		{Questions, "Questions and new PCs", "host questions"}, {Help, "Help", "help"},
 	}
 }
 
@@ -25,7 +26,7 @@ func names() []named {
 func (b Binding) Moves() bool {
 	switch b.ID {
 	case Quit, QuitNow, ShowHelp, Back, Open, Up, Down, Left, Right, First, Last, PageUp, PageDown, NextRoom, PrevRoom, Refresh,
-		Filter, Command, Sort, Follow, RoomJob, Mark, MarkAll:
+		Filter, Command, Sort, Follow, RoomJob, Mark, MarkAll, Dense, GoQuestions:
 		return true
 	}
 	for _, t := range Tops() {

@@ -23,11 +23,13 @@ const (
 	NewJob1 // new job: image, room
 	NewJob2 // new job: the plan
 	Confirm // takes all keys itself, as the form of a new job does
-	Help
-	tops  = Rooms | Jobs | Images | Hosts | Log
-	lists = Jobs | Images | Hosts | Log
-	asks  = NewJob1 | NewJob2
-	All   = tops | Host | Job | asks | Help
+	Schedules
+	Questions // and new PCs; their choices
+	Help      // the last
+	tops      = Rooms | Jobs | Images | Schedules | Hosts | Log
+	lists     = Jobs | Images | Schedules | Hosts | Log
+	asks      = NewJob1 | NewJob2
+	All       = tops | Host | Job | asks | Questions | Help
 )
 
 // Top is a screen that is reached by its number from anywhere.
@@ -42,7 +44,7 @@ type Top struct {
 func Tops() []Top {
 	return []Top{
 		{GoRooms, Rooms, "1", "rooms"}, {GoJobs, Jobs, "2", "jobs"}, {GoImages, Images, "3", "images"},
-		{GoHosts, Hosts, "5", "hosts"}, {GoLog, Log, "6", "log"},
+		{GoSchedules, Schedules, "4", "sched"}, {GoHosts, Hosts, "5", "hosts"}, {GoLog, Log, "6", "log"},
 	}
 }
 
@@ -108,6 +110,16 @@ const (
 	Pause   ID = "pause"
 	Retry   ID = "retry"
 	Skip    ID = "skip"
+
+	GoSchedules ID = "go-schedules"
+	Dense       ID = "dense"
+	Wake        ID = "wake"
+	GoQuestions ID = "go-questions"
+	LearnMode   ID = "learn"
+	Answer      ID = "answer"
+	Bind        ID = "bind"
+	RunNow      ID = "run-now"
+	Delete      ID = "delete"
 )
 
 // State is what decides whether a key is of use now.
@@ -168,6 +180,24 @@ func Default() Map {
 		}
 		return act(s)
 	}
+	change := func(s State) (bool, string) {
+		if s.Items == 0 {
+			return false, "the list is empty"
+		}
+		return act(s)
+	}
+	wake := func(s State) (bool, string) {
+		if s.Hosts == 0 && s.Items == 0 {
+			return false, "there is no host"
+		}
+		return act(s)
+	}
+	learn := func(s State) (bool, string) {
+		if s.Rooms == 0 {
+			return false, "there is no room"
+		}
+		return act(s)
+	}
 	job := func(s State) (bool, string) { return s.Job, "this room has had no job" }
 	out := Map{
 		{ID: Open, Screens: Rooms, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host: facts and timeline", When: hosts},
@@ -187,18 +217,18 @@ func Default() Map {
 		{ID: NewJob, Screens: Rooms | Images | Jobs, Keys: []string{"n"}, Show: "n", Help: "new job", Long: "new job for the room, the marked hosts, or of the selected image", Twin: "job create --image NAME --room ROOM", When: act},
 		{ID: RoomJob, Screens: Rooms, Keys: []string{"o"}, Show: "o", Help: "job", Long: "open the room's job", When: job},
 
-		{ID: Open, Screens: Jobs | Images | Hosts, Keys: []string{"enter"}, Show: "enter", Help: "open", Long: "open the selected line", When: items},
+		{ID: Open, Screens: Jobs | Images | Schedules | Hosts, Keys: []string{"enter"}, Show: "enter", Help: "open", Long: "open the selected line", When: items},
 		{ID: Open, Screens: Job, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host", When: items},
 		{ID: Open, Screens: NewJob1, Keys: []string{"enter"}, Show: "enter", Help: "choose", Long: "choose the selected line and go on", When: items},
 		{ID: Open, Screens: NewJob2, Keys: []string{"enter"}, Show: "enter", Help: "go on", Long: "go on to the question before the job is made", When: act},
 		{ID: Save, Screens: NewJob2, Keys: []string{"o"}, Show: "o", Help: "save", Long: "save the plan to a file", Twin: "job create --dry-run"},
 		{ID: Back, Screens: asks, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one step back"},
-		{ID: Up, Screens: lists | Job | asks, Keys: []string{"up", "k"}, Show: "up k", Long: "line above", When: items},
-		{ID: Down, Screens: lists | Job | asks, Keys: []string{"down", "j"}, Show: "down j", Long: "line below", When: items},
-		{ID: First, Screens: lists | Job | asks, Keys: []string{"g", "home"}, Show: "g home", Long: "first line", When: items},
-		{ID: Last, Screens: lists | Job | asks, Keys: []string{"G", "end"}, Show: "G end", Long: "last line", When: items},
-		{ID: PageUp, Screens: lists | Job | asks, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen up", When: items},
-		{ID: PageDown, Screens: lists | Job | asks, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen down", When: items},
+		{ID: Up, Screens: lists | Job | asks | Questions, Keys: []string{"up", "k"}, Show: "up k", Long: "line above", When: items},
+		{ID: Down, Screens: lists | Job | asks | Questions, Keys: []string{"down", "j"}, Show: "down j", Long: "line below", When: items},
+		{ID: First, Screens: lists | Job | asks | Questions, Keys: []string{"g", "home"}, Show: "g home", Long: "first line", When: items},
+		{ID: Last, Screens: lists | Job | asks | Questions, Keys: []string{"G", "end"}, Show: "G end", Long: "last line", When: items},
+		{ID: PageUp, Screens: lists | Job | asks | Questions, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen up", When: items},
+		{ID: PageDown, Screens: lists | Job | asks | Questions, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen down", When: items},
 		{ID: Sort, Screens: Job | Hosts, Keys: []string{"s"}, Show: "s", Help: "sort", Long: "sort by the next column", When: items},
 		{ID: Follow, Screens: Log, Keys: []string{"f"}, Show: "f", Help: "follow", Long: "stay at the newest line, or stop"},
 		{ID: Filter, Screens: lists | Job | NewJob1, Keys: []string{"/"}, Show: "/", Help: "filter", Long: "show only lines that match, for example: room=A101 state!=done"},
@@ -218,6 +248,17 @@ func Default() Map {
 		{ID: Last, Screens: Host | Help, Keys: []string{"G", "end"}, Show: "G end", Long: "to the end"},
 		{ID: PageUp, Screens: Host | Help, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen up"},
 		{ID: PageDown, Screens: Host | Help, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen down"},
+
+		{ID: GoQuestions, Screens: Rooms, Keys: []string{"u"}, Show: "u", Long: "questions of the server, and new PCs that show a code"},
+		{ID: LearnMode, Screens: Rooms, Keys: []string{"L"}, Show: "L", Long: "open learn mode for the room: new PCs show a code; or close it", Twin: "room learn ROOM", When: learn},
+		{ID: Wake, Screens: Rooms | Job | Host, Keys: []string{"w"}, Show: "w", Long: "switch on the marked hosts or the selected one", Twin: "host wake HOST", When: wake},
+		{ID: Pause, Screens: Schedules, Keys: []string{"space"}, Show: "space", Help: "pause", Long: "pause the schedule; again: resume", Twin: "schedule pause NAME", When: change},
+		{ID: RunNow, Screens: Schedules, Keys: []string{"R"}, Show: "R", Help: "run now", Long: "make the schedule's job now: ERASES disks", Twin: "schedule run NAME", When: change},
+		{ID: Delete, Screens: Schedules, Keys: []string{"D"}, Show: "D", Help: "delete", Long: "delete the schedule; jobs that run go on", Twin: "schedule rm NAME", When: change},
+		{ID: Answer, Screens: Questions, Keys: []string{"enter"}, Show: "enter", Help: "choose", Long: "answer the question, or give the new PC its seat", Twin: "host answer ID ANSWER", When: change},
+		{ID: Bind, Screens: Questions, Keys: []string{"b"}, Show: "b", Help: "code", Long: "give the PC that shows a code its seat", Twin: "host enrol CODE --room ROOM", When: act},
+		{ID: Back, Screens: Questions, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one level back"},
+		{ID: Dense, Screens: Rooms, Keys: []string{"z"}, Show: "z", Long: "the dense map, three columns a seat, and back", When: hosts},
 
 		{ID: Command, Screens: All, Keys: []string{":"}, Show: ":", Long: "go to something by its name: room A101, host a13, job 118; tab completes"},
 		{ID: Refresh, Screens: All &^ Help, Keys: []string{"ctrl+r"}, Show: "ctrl+r", Long: "read everything from the server again"},

@@ -18,6 +18,9 @@ import (
 	"labswarm/tui/screen/jobs"
 	"labswarm/tui/screen/logs"
 	"labswarm/tui/screen/newjob"
+	"labswarm/tui/screen/questions"
+	"labswarm/tui/screen/rooms"
+	"labswarm/tui/screen/schedules"
 	"labswarm/tui/snapshot"
 	"labswarm/tui/theme"
 	"labswarm/tui/tuitest"
@@ -39,8 +42,28 @@ func views() map[string]view {
 		"confirm":       {View: confirm.State{Title: "Cancel job 118, deb12-lab/14?", Facts: []string{"20 hosts have not begun to write: they are released."}}},
 		"confirm-erase": {View: confirm.State{Title: "ERASE 37 disks in A101", Want: "A101", What: "the room's name", Facts: []string{"deb12-lab/14 replaces everything on them."}}},
 		"hosts":         {View: hosts.State{}}, "log": {View: logs.State{}},
+		"schedules": {schedules.State{Open: "nightly-A101"}, schedules.Facts{List: tuitest.Schedules(), Name: "nightly-A101", Runs: tuitest.Runs()}}, "schedules-unread": {View: schedules.State{}},
+		"questions": {questions.State{Room: "A101"}, waiting()}, "questions-none": {questions.State{}, questions.Facts{}}, "questions-choice": {choosing(), waiting()},
+		"bind": {View: pressed(questions.State{Room: "A101"}, keymap.Bind)}, "learn": {View: pressed(rooms.State{}, keymap.LearnMode)},
 		"images": {images.State{Open: true}, imageFacts()}, "images-unread": {View: images.State{}},
 	}
+}
+
+// waiting is what the screen of questions reads.
+func waiting() questions.Facts {
+	return questions.Facts{Questions: tuitest.Questions()[:2], Waiting: tuitest.Enrolments()[:2]}
+}
+
+// choosing shows the choices of a question.
+func choosing() screen.View {
+	v, _ := questions.State{}.Press(keymap.Answer, screen.In{S: tuitest.Night(), Size: tuitest.Sizes()[0], Now: tuitest.Now(), Data: waiting()})
+	return v
+}
+
+// pressed is the view that a key opens.
+func pressed(v screen.View, id keymap.ID) screen.View {
+	_, e := v.Press(id, screen.In{S: tuitest.Night(), Size: tuitest.Sizes()[0], Now: tuitest.Now()})
+	return e.Open
 }
 
 // when is a new job at its third step, plan at its fourth.

@@ -25,6 +25,11 @@ type Facts struct {
 func Build(f Facts) *Snapshot {
 	s := &Snapshot{Server: f.Server}
 	s.Server.Name, s.Server.Version = Clean(f.Server.Name), Clean(f.Server.Version)
+	if l := f.Server.Learn; l != nil {
+		learn := *l
+		learn.Room = Clean(l.Room)
+		s.Server.Learn = &learn
+	}
 	b := builder{rooms: map[string]*Room{}, known: map[string]bool{}, slots: map[string]place{}}
 	for i := range f.Jobs {
 		b.jobs = append(b.jobs, cleanJob(f.Jobs[i]))
@@ -41,6 +46,11 @@ func Build(f Facts) *Snapshot {
 	}
 	b.strangers()
 	s.Rooms = b.finish()
+	for i := range f.Rooms {
+		if k, ok := s.Find(Clean(f.Rooms[i].Name)); ok {
+			s.Rooms[k].Map = seatMap(&f.Rooms[i], s.Rooms[k].Hosts)
+		}
+	}
 	for i := range s.Rooms {
 		s.Hosts += len(s.Rooms[i].Hosts)
 	}
@@ -181,7 +191,7 @@ func number(s string) (digits, rest string) {
 }
 
 func cleanHost(h api.Host) api.Host {
-	for _, p := range []*string{&h.Name, &h.Room, &h.MAC, &h.UUID, &h.Disk, &h.LastIP, &h.Firmware} {
+	for _, p := range []*string{&h.Name, &h.Room, &h.Seat, &h.MAC, &h.UUID, &h.Disk, &h.LastIP, &h.Firmware} {
 		*p = Clean(*p)
 	}
 	return h

@@ -58,6 +58,7 @@ type Room struct {
 	Job    *api.Job    // live, else the newest; nil: none
 	Counts [Groups]int // hosts by group
 	Widest int         // columns of the longest host name
+	Map    *SeatMap    // nil: nobody drew one
 }
 
 // Snapshot is one picture.

@@ -24,6 +24,7 @@ type Server struct {
 	Socket string
 
 	Created []api.JobCreate // jobs that were asked for; read it when nothing runs
+	Asked   []Asked         // what else was asked for; read it when nothing runs
 	Stale   bool            // every plan is out of date; set it when nothing runs
 
 	t     testing.TB
@@ -114,6 +115,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	f := s.facts
 	s.mu.Unlock()
 	switch path := r.URL.Path; {
+	case s.care(w, r, f):
 	case path == api.RouteServer:
 		answer(w, f.Server)
 	case path == api.RouteRooms:

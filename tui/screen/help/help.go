@@ -114,7 +114,7 @@ func legend() []string {
 		}
 		out = append(out, " "+mark+"  "+meaning(s))
 	}
-	return append(out, " ??  silent: a report is overdue")
+	return append(out, " ??  silent: a report is overdue", " .   a seat without a PC", " []  door, on the dense map", " ==  the teacher's desk, on the dense map")
 }
 
 func meaning(s api.State) string {

@@ -86,7 +86,7 @@ func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 	case keymap.Sort:
 		st.Order = (st.Order + 1) % orders
 		return st, screen.Effect{Note: "sorted " + orderNames[st.Order]}
-	case keymap.Retry, keymap.Skip:
+	case keymap.Retry, keymap.Skip, keymap.Wake:
 		e, _ := steer.Ask(id, st.selectedHost(in, t))
 		return st, e
 	case keymap.Pause:

@@ -203,7 +203,7 @@ func (st State) Type(key string, in screen.In) (screen.View, screen.Effect) {
 		st.asked++
 		return st, screen.Effect{}
 	}
-	st.form = st.form.typed(key)
+	st.form.Fields = st.form.Typed(key)
 	return st, screen.Effect{}
 }
 

@@ -1,6 +1,8 @@
 package rooms
 
 import (
+	"time"
+
 	"labswarm/tui/component"
 	"labswarm/tui/snapshot"
 )
@@ -9,10 +11,11 @@ import (
 type kind uint8
 
 const (
-	tiles kind = iota // name and mark
-	rates             // name, mark and rate: few hosts
-	dense             // marks only, each row with the name of its first host: many hosts
-	list              // one line a host, exceptions first: narrow terminals
+	tiles      kind = iota // name and mark
+	rates                  // name, mark and rate: few hosts
+	dense                  // marks only, each row with the name of its first host: many hosts
+	denseSeats             // marks only, as the seats stand, each row with its number
+	list                   // one line a host, exceptions first: narrow terminals
 )
 
 // Bounds of the drawing, in columns and lines.
@@ -31,26 +34,40 @@ const (
 // plan is where everything goes on one screen.
 type plan struct {
 	kind   kind
-	cols   int // hosts in a row
-	tileW  int // columns of a host
-	nameW  int // columns of a name
-	labelW int // columns before a row of the dense map
-	total  int // rows of the map
-	rows   int // rows of it on the screen
-	detail int // lines about the selected host
-	blank  int // empty lines around them
-	job    int // lines about the job
+	cols   int    // hosts in a row
+	tileW  int    // columns of a host
+	nameW  int    // columns of a name
+	labelW int    // columns before a row of the dense map
+	total  int    // rows of the map
+	rows   int    // rows of it on the screen
+	detail int    // lines about the selected host
+	blank  int    // empty lines around them
+	job    int    // lines about the job
+	labels bool   // seats go by their labels: the names do not fit
+	chart  *chart // the seats as they stand, nil = hosts in their order
+}
+
+// row is the row of the map on which a host stands; at is its place in drawing
+// order.
+func (p plan) row(at int) int {
+	if p.chart != nil {
+		return p.chart.at[at].Row
+	}
+	return at / p.cols
 }
 
 // layout divides the screen. Columns and lines are dropped in a fixed order:
 // rates, blank lines, details, names; never a mark.
-func layout(r *snapshot.Room, size component.Size) plan {
+func (st State) layout(s *snapshot.Snapshot, r *snapshot.Room, size component.Size, now time.Time) plan {
 	p := plan{job: 2, detail: detailMost, blank: 2}
 	if size.H < low {
 		p.job, p.blank, p.detail = 1, 0, detailMin
 	}
 	const top, foot = 2, 1
 	free := size.H - top - foot - p.job
+	if n, _ := st.notice(s, size.W, now); n != "" {
+		free--
+	}
 	n := len(r.Hosts)
 	if size.W < narrow {
 		p.kind, p.cols, p.total, p.detail, p.blank = list, 1, n, 0, 0
@@ -61,6 +78,10 @@ func layout(r *snapshot.Room, size component.Size) plan {
 	p.tile(r, size.W)
 	rows := free - p.detail - p.blank
 	switch most := free - min(p.detail, detailMin); {
+	case r.Map != nil:
+		p.seats(r, size.W, st.Dense)
+	case st.Dense:
+		p.dense(r, size.W)
 	case p.total <= rows/2 && p.withRates(n, size.W, rows/2):
 	case p.total <= most:
 	default:

@@ -7,6 +7,7 @@ package rooms
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"labswarm/tui/component"
@@ -31,13 +32,17 @@ func Render(s *snapshot.Snapshot, st State, foot component.Foot, size component.
 		component.Para(c, "no hosts yet: labswarm host add NAME --room R --mac M", 2)
 	default:
 		tabs(c, s, r)
+		if n, role := st.notice(s, size.W, now); n != "" {
+			c.Line(role, " "+n)
+		}
 		if len(r.Hosts) == 0 {
 			c.End()
 			component.Para(c, "no hosts yet: labswarm host add NAME --room "+r.Name+" --mac M", 2)
+			emptyMap(c, st.layout(s, r, size, now), st, r)
 			break
 		}
-		p := layout(r, size)
-		body(c, p, st, r, order, at, scroll(st.Top, at, p), s.Stale(now), now)
+		p := st.layout(s, r, size, now)
+		body(c, p, st, r, order, at, scroll(st.Top, p.row(at), p), s.Stale(now), now)
 		c.Down(p.job + 1)
 		jobLines(c, p, r, s.Stale(now))
 	}
@@ -69,10 +74,13 @@ func waiting(c *component.Canvas, s *snapshot.Snapshot) {
 // body draws the map and the lines about the selected host.
 func body(c *component.Canvas, p plan, st State, r *snapshot.Room, order []int, at, top int, stale bool, now time.Time) {
 	for row := top; row < min(top+p.rows, p.total); row++ {
-		if p.kind == list {
+		switch {
+		case p.kind == list:
 			h := &r.Hosts[hostAt(order, row)]
 			listRow(c, p, h, row == at, st.marked(h.Name), stale)
-		} else {
+		case p.chart != nil:
+			chartRow(c, p, st, r, row, at, stale)
+		default:
 			mapRow(c, p, st, r, row, at, stale)
 		}
 		c.End()
@@ -87,6 +95,21 @@ func body(c *component.Canvas, p plan, st State, r *snapshot.Room, order []int, 
 	details(c, p, &r.Hosts[at], stale, now, counter(p, r, at))
 }
 
+// emptyMap draws the seats of a room without hosts, as far as there is space.
+func emptyMap(c *component.Canvas, p plan, st State, r *snapshot.Room) {
+	if p.chart == nil {
+		return
+	}
+	c.End()
+	for row := range p.chart.lines {
+		if c.Rows() < 2 {
+			return
+		}
+		chartRow(c, p, st, r, row, -1, false)
+		c.End()
+	}
+}
+
 // counter says where the selection is when the map is longer than the screen.
 func counter(p plan, r *snapshot.Room, at int) string {
 	if p.total <= p.rows {
@@ -97,6 +120,9 @@ func counter(p plan, r *snapshot.Room, at int) string {
 
 func details(c *component.Canvas, p plan, h *snapshot.Host, stale bool, now time.Time, counter string) {
 	line := component.Facts(h)
+	if h.Seat != "" {
+		line = h.Name + "  seat " + h.Seat + strings.TrimPrefix(line, h.Name)
+	}
 	if counter != "" {
 		line = component.Fit(line, c.Left()-len(counter)-4)
 	}

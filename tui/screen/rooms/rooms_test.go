@@ -133,7 +133,7 @@ func TestNeverWiderThanTheScreen(t *testing.T) {
 					}
 				}
 			}
-			st = st.Move(rapid.SampledFrom([]keymap.ID{keymap.Up, keymap.Down, keymap.Left, keymap.Right, keymap.First, keymap.Last, keymap.PageUp, keymap.PageDown, keymap.NextRoom, keymap.PrevRoom}).Draw(rt, "key"), s, size)
+			st = st.Move(rapid.SampledFrom([]keymap.ID{keymap.Up, keymap.Down, keymap.Left, keymap.Right, keymap.First, keymap.Last, keymap.PageUp, keymap.PageDown, keymap.NextRoom, keymap.PrevRoom}).Draw(rt, "key"), s, size, tuitest.Now())
 		}
 	})
 }
@@ -147,7 +147,7 @@ func TestSelectionIsAlwaysSeen(t *testing.T) {
 		size := component.Size{W: rapid.IntRange(40, 160).Draw(rt, "w"), H: rapid.IntRange(10, 50).Draw(rt, "h")}
 		st := State{Room: "A101"}
 		for range 30 {
-			st = st.Move(rapid.SampledFrom(keys).Draw(rt, "key"), s, size)
+			st = st.Move(rapid.SampledFrom(keys).Draw(rt, "key"), s, size, tuitest.Now())
 			got := Render(s, st, foot, size, theme.New(false, true), tuitest.Now())
 			body := strings.Split(got, "\n")[2:]
 			if !strings.Contains(strings.Join(body, "\n"), ">") {
@@ -172,18 +172,18 @@ func TestMove(t *testing.T) {
 		{"a36", "page-up", "a04"},
 		{"gone", "right", "a02"},
 	} {
-		got := State{Room: "A101", Host: tt.from}.Move(keymap.ID(tt.keys), s, size).Host
+		got := State{Room: "A101", Host: tt.from}.Move(keymap.ID(tt.keys), s, size, tuitest.Now()).Host
 		if got != tt.want {
 			t.Errorf("%s from %q = %q, want %q", tt.keys, tt.from, got, tt.want)
 		}
 	}
 	st := State{Room: "A101", Host: "a12"}
 	for _, want := range []string{"A102", "B001", "A101"} {
-		if st = st.Move(keymap.NextRoom, s, size); st.Room != want {
+		if st = st.Move(keymap.NextRoom, s, size, tuitest.Now()); st.Room != want {
 			t.Fatalf("next room is %s, want %s", st.Room, want)
 		}
 	}
-	if st = st.Move(keymap.PrevRoom, s, size); st.Room != "B001" {
+	if st = st.Move(keymap.PrevRoom, s, size, tuitest.Now()); st.Room != "B001" {
 		t.Errorf("room before the first is %s, want the last, B001", st.Room)
 	}
 }

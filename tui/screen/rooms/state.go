@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"slices"
+	"time"
 
 	"labswarm/tui/component"
 	"labswarm/tui/keymap"
@@ -17,6 +18,9 @@ type State struct {
 	Top  int // first row of the map on the screen; a wish, drawing corrects it
 
 	Marked []string // hosts of the room that the next command is for, sorted
+	Dense  bool     // the dense map also where names would fit
+
+	news news // what was read beside the picture
 }
 
 // place finds the room and the position of the selected host in drawing order.
@@ -76,7 +80,7 @@ func (st State) Selected(s *snapshot.Snapshot, size component.Size) (*snapshot.R
 }
 
 // Move returns the state after a key. Moves stop at the edges.
-func (st State) Move(id keymap.ID, s *snapshot.Snapshot, size component.Size) State {
+func (st State) Move(id keymap.ID, s *snapshot.Snapshot, size component.Size, now time.Time) State {
 	r, order, at := st.place(s, size)
 	if r == nil {
 		return st
@@ -88,10 +92,14 @@ func (st State) Move(id keymap.ID, s *snapshot.Snapshot, size component.Size) St
 	if _, small := component.TooSmall(size); small || len(r.Hosts) == 0 {
 		return st
 	}
-	p, n := layout(r, size), len(r.Hosts)
-	at = step(id, at, n, p)
+	p, n := st.layout(s, r, size, now), len(r.Hosts)
+	if p.chart != nil {
+		at = p.chart.step(id, at, p.rows)
+	} else {
+		at = step(id, at, n, p)
+	}
 	st.Room, st.Host = r.Name, r.Hosts[hostAt(order, at)].Name
-	st.Top = scroll(st.Top, at, p)
+	st.Top = scroll(st.Top, p.row(at), p)
 	return st
 }
 
@@ -101,7 +109,7 @@ func (st State) turn(id keymap.ID, s *snapshot.Snapshot) State {
 	if id == keymap.PrevRoom {
 		d = len(s.Rooms) - 1
 	}
-	return State{Room: s.Rooms[(i+d)%len(s.Rooms)].Name}
+	return State{Room: s.Rooms[(i+d)%len(s.Rooms)].Name, Dense: st.Dense}
 }
 
 // mark marks the selected host, or takes its mark away; all marks or none with
@@ -187,8 +195,7 @@ func down(at, rows, n, cols int) int {
 }
 
 // scroll returns the first row to draw so that the selected one is seen.
-func scroll(top, at int, p plan) int {
-	row := at / p.cols
+func scroll(top, row int, p plan) int {
 	top = min(top, row, max(0, p.total-p.rows))
 	return max(0, top, row-p.rows+1)
 }

@@ -31,12 +31,16 @@ func tile(c *component.Canvas, p plan, h *snapshot.Host, selected, marked, stale
 	if selected {
 		shut = "<"
 	}
-	if p.kind == dense {
+	if p.kind == dense || p.kind == denseSeats {
 		// Three columns a host: the sign before it marks the selection.
 		c.Add(look(theme.Text, selected), open).Add(look(role, selected), snapshot.Mark(h.Slot))
 		return
 	}
-	c.Add(look(theme.Text, selected), open).Add(look(theme.Text, selected), pad(nameTail(h.Name, p.nameW), p.nameW+1))
+	name := h.Name
+	if p.labels && h.Seat != "" {
+		name = h.Seat
+	}
+	c.Add(look(theme.Text, selected), open).Add(look(theme.Text, selected), pad(nameTail(name, p.nameW), p.nameW+1))
 	c.Add(look(role, selected), snapshot.Mark(h.Slot)).Add(look(theme.Text, selected), shut)
 	if p.kind == rates {
 		if f := progress(h, stale); f != "" {

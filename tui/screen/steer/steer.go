@@ -24,6 +24,9 @@ func Running(h *snapshot.Host) bool {
 
 // Ask returns the question for a key about hosts; ok is false for other keys.
 func Ask(id keymap.ID, hosts []*snapshot.Host) (e screen.Effect, ok bool) {
+	if id == keymap.Wake {
+		return wake(hosts), true
+	}
 	if id != keymap.Retry && id != keymap.Skip {
 		return e, false
 	}
