@@ -19,23 +19,23 @@ func TestCompact(t *testing.T) {
 	if err := os.WriteFile(path+".compact", []byte("of a crashed try"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, path)
-	fill(t, s, 0, 400)
-	full := size(t, path)
+	s := openAtTest(t, path)
+	putKeys(t, s, 0, 400)
+	full := sizeOf(t, path)
 	closeStore(t, s)
-	s = open(t, path)
-	if got := size(t, path); got != full {
+	s = openAtTest(t, path)
+	if got := sizeOf(t, path); got != full {
 		t.Errorf("a full file of %d bytes became one of %d", full, got)
 	}
 	inBatches(t, s, 10, 400, func(tx Tx, i int) error { return tx.Delete(key(i)) })
-	before := dump(t, s)
+	before := everything(t, s)
 	closeStore(t, s)
-	s = open(t, path)
+	s = openAtTest(t, path)
 	defer closeStore(t, s)
-	if got := size(t, path); got > full/4 {
+	if got := sizeOf(t, path); got > full/4 {
 		t.Errorf("%d bytes after most was deleted, of %d before", got, full)
 	}
-	if after := dump(t, s); !bytes.Equal(before, after) || len(after) == 0 {
+	if after := everything(t, s); !bytes.Equal(before, after) || len(after) == 0 {
 		t.Errorf("the content changed: %d bytes before, %d after", len(before), len(after))
 	}
 	if _, err := OpenSound(path); err == nil {
@@ -47,8 +47,8 @@ func TestCompact(t *testing.T) {
 // gets the new one.
 func TestMovedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	s := open(t, path)
-	fill(t, s, 0, 3)
+	s := openAtTest(t, path)
+	putKeys(t, s, 0, 3)
 	done := make(chan error, 1)
 	go func() {
 		other, err := OpenSound(path) // waits up to a second
@@ -67,7 +67,7 @@ func TestMovedFile(t *testing.T) {
 	if err := compactTo(copied, s.db); err != nil {
 		t.Fatal(err)
 	}
-	n := open(t, copied)
+	n := openAtTest(t, copied)
 	if err := n.Update(t.Context(), func(tx Tx) error { return tx.Put("new", []byte("1")) }); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestMovedFile(t *testing.T) {
 	}
 }
 
-func open(t *testing.T, path string) *Bolt {
+func openAtTest(t *testing.T, path string) *Bolt {
 	t.Helper()
 	s, rec, err := Open(path, filepath.Dir(path))
 	if err != nil || rec != nil {
@@ -99,7 +99,7 @@ func closeStore(t *testing.T, s *Bolt) {
 
 func key(i int) string { return fmt.Sprintf("slots/%05d", i) }
 
-func fill(t *testing.T, s *Bolt, from, to int) {
+func putKeys(t *testing.T, s *Bolt, from, to int) {
 	t.Helper()
 	inBatches(t, s, from, to, func(tx Tx, i int) error { return tx.Put(key(i), bytes.Repeat([]byte{byte(i)}, 9000)) })
 }
@@ -121,7 +121,7 @@ func inBatches(t *testing.T, s *Bolt, from, to int, do func(tx Tx, i int) error)
 	}
 }
 
-func size(t *testing.T, path string) int64 {
+func sizeOf(t *testing.T, path string) int64 {
 	t.Helper()
 	st, err := os.Stat(path)
 	if err != nil {
@@ -130,7 +130,7 @@ func size(t *testing.T, path string) int64 {
 	return st.Size()
 }
 
-func dump(t *testing.T, s *Bolt) []byte {
+func everything(t *testing.T, s *Bolt) []byte {
 	t.Helper()
 	var out []byte
 	if err := s.View(t.Context(), func(tx Tx) error {
