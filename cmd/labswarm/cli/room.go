@@ -49,7 +49,7 @@ func newRoom(e *env) *cobra.Command {
 		if err := e.printf("%s", roomText(r)); err != nil || len(r.Hosts) == 0 {
 			return err
 		}
-		return e.hostList(cmd, r.Name)
+		return e.hostList(cmd, r.Name, "")
 	}}
 	rm := &cobra.Command{Use: "rm ROOM", Short: "forget a room without hosts", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) error {
 		c := e.client()
