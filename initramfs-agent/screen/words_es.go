@@ -26,8 +26,8 @@ var spanish = words{
 	untouched: "No se ha cambiado nada. El PC arranca de su propio disco.",
 	proven:    "El nuevo sistema esta en el disco. El PC arranca de el.",
 	others:    "Los demas PC no estan afectados. Este PC se puede apagar.",
-	tell:      "Diga al responsable del aula el codigo de arriba.",
-	cable:     "Revise el cable de red y encienda el PC otra vez. Si sigue igual, diga al responsable el codigo de arriba.",
+	tell:      "Diga al encargado del aula el codigo de arriba.",
+	cable:     "Revise el cable de red y encienda el PC otra vez. Si sigue igual, diga al encargado el codigo de arriba.",
 	fails: map[string]string{
 		api.CodeNoLink: "No hay red: falta el cable o la toma no funciona.", api.CodeNoAddress: "La red no da direccion a este PC.",
 		api.CodeNoServer: "El servidor no responde.", api.CodeServerKey: "Ha respondido otro servidor, no el de confianza.",
@@ -49,7 +49,7 @@ var spanish = words{
 	details: map[string]string{
 		"asking the server": "preguntando al servidor", "waiting for the order": "esperando la orden", "loading drivers": "cargando controladores",
 		"asking for an address": "pidiendo una direccion", "reporting to the server": "informando al servidor", "helping the others": "ayuda a los demas",
-		"clearing the old partition table": "borrando la tabla de particiones antigua", "fetching the description of the image": "leyendo la descripcion de la imagen",
+		"clearing the old partition table": "borrando la tabla de particiones antigua", "fetching the description of the image": "leyendo los datos de la imagen",
 		"the server does not answer, trying again": "el servidor no responde, nuevo intento",
 	},
 }

@@ -26,8 +26,8 @@ var french = words{
 	untouched: "Rien n'a ete modifie. Le PC demarre sur son propre disque.",
 	proven:    "Le nouveau systeme est sur le disque. Le PC demarre dessus.",
 	others:    "Les autres PC ne sont pas touches. On peut eteindre ce PC.",
-	tell:      "Donnez le code ci-dessus au responsable de la salle.",
-	cable:     "Verifiez le cable reseau et rallumez le PC. Si rien ne change, donnez le code ci-dessus au responsable.",
+	tell:      "Donnez le code ci-dessus au service informatique.",
+	cable:     "Verifiez le cable reseau et rallumez le PC. Si rien ne change, donnez le code ci-dessus au service informatique.",
 	fails: map[string]string{
 		api.CodeNoLink: "Pas de reseau : cable absent ou prise inactive.", api.CodeNoAddress: "Le reseau ne donne pas d'adresse a ce PC.",
 		api.CodeNoServer: "Le serveur ne repond pas.", api.CodeServerKey: "Un autre serveur que le serveur de confiance a repondu.",
