@@ -110,6 +110,7 @@ type Slot struct {
 	RateBps   int64     `json:"rate_bps"`
 	Code      string    `json:"code,omitempty"`
 	Error     string    `json:"error,omitempty"`
+	ReadOut   string    `json:"read_out,omitempty"` // the code on the PC's screen: Code and four characters
 	Detail    string    `json:"detail,omitempty"`
 	SilentS   int       `json:"silent_s,omitempty"` // seconds since the last report while one was due
 	Disk      *Disk     `json:"disk,omitempty"`

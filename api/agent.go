@@ -91,7 +91,8 @@ type EnrolReply struct {
 	Reason      string `json:"reason"`
 	RetryAfterS int    `json:"retry_after_s"`
 	EnrolCode   string `json:"enrol_code,omitempty"` // six digits to be typed by the admin
-	Seat        string `json:"seat,omitempty"`       // with EnrolBound
+	Seat        string `json:"seat,omitempty"`       // where it stands, for the screen
+	Language    string `json:"language,omitempty"`   // of its room, for the screen: en it de es fr, "" = en
 	After       string `json:"after,omitempty"`      // with EnrolBound: reboot, poweroff
 	Frames      string `json:"frames,omitempty"`     // compressed cells: on, off; "" = the host decides by its link and disk
 }
@@ -203,14 +204,18 @@ type AgentEvent struct {
 // Result ends a deployment: POST /agent/v1/result. Repeatable: same result,
 // same ack.
 type Result struct {
-	BootID   string `json:"boot_id"`
-	OrderID  string `json:"order_id"`
-	Fence    uint64 `json:"fence"` // 0 when it failed before commence
-	OK       bool   `json:"ok"`
-	Code     string `json:"code"`  // errcode when not OK
-	Error    string `json:"error"` // sentence for people when not OK
-	Disk     Disk   `json:"disk"`
-	Readback string `json:"readback"` // hex SHA-256 over all read-back cell digests, in cell order; before the host's own files were changed
+	BootID  string `json:"boot_id"`
+	OrderID string `json:"order_id"`
+	Fence   uint64 `json:"fence"` // 0 when it failed before commence
+	OK      bool   `json:"ok"`
+	Code    string `json:"code"`  // errcode when not OK
+	Error   string `json:"error"` // sentence for people when not OK
+	// ReadOut is the code on the PC's screen that a person reads out: Code, a
+	// hyphen, four characters (CheckReadOut).
+	ReadOut  string     `json:"read_out,omitempty"`
+	Fault    *DiskFault `json:"disk_fault,omitempty"` // when the disk refused something
+	Disk     Disk       `json:"disk"`
+	Readback string     `json:"readback"` // hex SHA-256 over all read-back cell digests, in cell order; before the host's own files were changed
 
 	Warnings []string `json:"warnings,omitempty"`  // of growing and personalising, for people
 	HostKeys []string `json:"host_keys,omitempty"` // public SSH keys made for this host, "type base64"

@@ -46,6 +46,7 @@ type Room struct {
 	Door     *Spot    `json:"door,omitempty"`
 	Desk     *Spot    `json:"desk,omitempty"`          // the teacher's
 	Template string   `json:"name_template,omitempty"` // of computer names, "" = {room}-{seat}
+	Language string   `json:"language,omitempty"`      // of the screens of its PCs while they are imaged (Languages), "" = en
 	Windows  bool     `json:"windows,omitempty"`       // names are held to the rules of Windows: 15 of A-Z 0-9 -
 	Wake     *Wake    `json:"wake,omitempty"`
 	Seats    []Seat   `json:"seats,omitempty"`

@@ -168,6 +168,7 @@ func (s *session) enrol(ctx context.Context) error {
 		s.mu.Lock()
 		s.link = bootLink(ev)
 		s.mu.Unlock()
+		s.cfg.Screen.Update(func(v *screen.View) { v.Serial, v.SpeedMbps = ev.Serial, bootLink(ev) })
 		rep, err := s.c.Enrol(ctx, api.EnrolRequest{Version: version.String(), PeerPort: s.port(), Evidence: ev})
 		if err == nil && !reached {
 			reached, deadline = true, bootenv.Uptime()+s.cfg.OrderWait

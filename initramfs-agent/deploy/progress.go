@@ -131,7 +131,7 @@ func (s *session) progress(m *gauges) api.Progress {
 		}
 	}
 	p.RateBps = rate
-	s.cfg.Screen.Update(func(v *screen.View) { v.Done, v.Total, v.RateBps = p.PhaseDone, p.PhaseTotal, rate })
+	s.cfg.Screen.Update(func(v *screen.View) { v.Done, v.Total, v.RateBps, v.Parent = p.PhaseDone, p.PhaseTotal, rate, p.Parent })
 	return p
 }
 

@@ -109,6 +109,7 @@ func (s *session) enrolled(rep api.EnrolReply) {
 	s.cfg.Log.Info("enrolled", "host", rep.Host, "room", rep.Room, "job", rep.Job, "image", rep.Image, "status", rep.Status)
 	s.cfg.Screen.Update(func(v *screen.View) {
 		v.Host, v.Room, v.Image, v.Job = rep.Host, rep.Room, rep.Image, rep.Job
+		v.Seat, v.Language = rep.Seat, rep.Language
 		v.Server, v.Version = s.cfg.Server.Addr().String(), version.String()
 	})
 	s.detail("waiting for the order")
@@ -142,6 +143,13 @@ func (s *session) detail(why string) {
 	s.why = why
 	s.mu.Unlock()
 	s.cfg.Screen.Update(func(v *screen.View) { v.Detail = why })
+}
+
+// waits says to the server what is waited for; the screen counts for itself.
+func (s *session) waits(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.why = why
 }
 
 // phase is the measure of the present phase, in bytes.

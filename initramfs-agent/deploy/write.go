@@ -235,7 +235,7 @@ func (s *session) complete(ctx context.Context, b *bundle.Bundle, node *running,
 		case idle > starve:
 			return &api.Fault{Code: api.CodeNoSource, Text: fmt.Sprintf("no data for %s: %d of %d cells are written; neither the server nor another host sends the rest", idle.Round(time.Minute), st.Have, st.Pieces)}
 		case idle > 5*time.Second:
-			s.detail(fmt.Sprintf("waiting for data from %s, %s", first(st.Parent, "the server"), idle.Round(time.Second)))
+			s.waits(fmt.Sprintf("waiting for data from %s, %s", first(st.Parent, "the server"), idle.Round(time.Second)))
 		default:
 			s.detail("")
 		}

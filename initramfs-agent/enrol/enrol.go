@@ -61,11 +61,11 @@ func Run(ctx context.Context, cfg Config) (Outcome, error) {
 			cfg.Screen.Update(func(v *screen.View) { v.Detail = "the server does not answer, trying again" })
 		case rep.Status == api.EnrolPending:
 			heard, n = time.Now(), -1
-			cfg.Screen.Update(func(v *screen.View) { v.EnrolCode, v.Detail = rep.EnrolCode, "" })
+			cfg.Screen.Update(func(v *screen.View) { v.EnrolCode, v.Language, v.Detail = rep.EnrolCode, rep.Language, "" })
 			wait = time.Duration(min(max(rep.RetryAfterS, 1), 30)) * time.Second
 		case rep.Status == api.EnrolBound:
 			cfg.Screen.Update(func(v *screen.View) {
-				v.Host, v.Room, v.Seat, v.EnrolCode, v.Bound = rep.Host, rep.Room, rep.Seat, "", true
+				v.Host, v.Room, v.Seat, v.Language, v.EnrolCode, v.Bound = rep.Host, rep.Room, rep.Seat, rep.Language, "", true
 			})
 			return Outcome{Host: rep.Host, Room: rep.Room, Seat: rep.Seat, PowerOff: rep.After == "poweroff"}, nil
 		default: // go_local, and any word that this build does not know

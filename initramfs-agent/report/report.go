@@ -6,6 +6,9 @@ package report
 import (
 	"errors"
 	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"labswarm/api"
 	"labswarm/api/order"
@@ -32,6 +35,7 @@ func Done(proof readback.Proof, base api.Result) (api.Result, error) {
 func Failed(err error, proof readback.Proof, base api.Result) api.Result {
 	base.OK, base.Readback, base.CellsVerified = false, proof.Digest(), proof.Cells()
 	base.Code, base.Error = Code(err)
+	base.ReadOut, base.Fault = ReadOut(base.Code, base.BootID), fault(err)
 	return base
 }
 
@@ -76,9 +80,26 @@ func orderCode(rule order.Reason) string {
 // clip keeps a result within the server's limit.
 func clip(s string) string { return s[:min(len(s), 4<<10)] }
 
-// readOut is an alphabet without the characters that are misread on a screen
-// or misheard: 0 O 1 I L 5 S 8 B.
-const readOut = "234679ACDEFGHJKMNPQRTUVWXYZ"
+// fault is what the disk refused, nil when it refused nothing.
+func fault(err error) *api.DiskFault {
+	var w *disk.WriteError
+	var r *disk.ReadError
+	var f api.DiskFault
+	switch {
+	case errors.As(err, &w):
+		f = api.DiskFault{Op: w.Op, Off: w.Off}
+	case errors.As(err, &r):
+		f = api.DiskFault{Op: "read", Off: r.Off}
+	default:
+		return nil
+	}
+	f.Sector = f.Off / 512
+	var no syscall.Errno
+	if errors.As(err, &no) {
+		f.Errno = unix.ErrnoName(no)
+	}
+	return &f
+}
 
 // ReadOut is the code a person reads to the lab office: the class and four
 // characters that tell this failure from others of its class.
@@ -89,8 +110,8 @@ func ReadOut(class, bootID string) string {
 	}
 	var s [4]byte
 	for i := range s {
-		s[i] = readOut[n%uint32(len(readOut))]
-		n /= uint32(len(readOut))
+		s[i] = api.ReadOutAlphabet[n%uint32(len(api.ReadOutAlphabet))]
+		n /= uint32(len(api.ReadOutAlphabet))
 	}
 	return fmt.Sprintf("%s-%s", class, s[:])
 }

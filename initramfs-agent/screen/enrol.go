@@ -7,24 +7,43 @@ import (
 
 // enrolPage shows the code of an unknown PC as big as it can be read from
 // across the room, and then who the PC is.
-func (v View) enrolPage() []string {
-	head, lines := "  labswarm   new PC", []string{""}
-	big, text := spaced(v.EnrolCode), []string{
-		"  This PC is not known yet. The admin types this code and its seat:", "",
-		"      labswarm host enrol " + v.EnrolCode + " --room ROOM --seat SEAT", "",
-		"  Its disk is not touched, nothing can be written now. You may switch off."}
+func (v View) enrolPage(p *page) {
+	w := p.w
+	p.blank()
+	p.pair("labswarm   "+w.newPC, label(w.room, v.Room))
+	p.blank()
 	if v.Bound {
-		big = strings.ToUpper(v.Host)
-		text = []string{"  " + v.boundText(), "", "  Its disk was not touched."}
+		p.banner(strings.ToUpper(ascii(v.Host)), "")
+		p.blank()
+		p.text(v.boundText(w))
+	} else {
+		p.banner(spaced(v.EnrolCode), "")
+		p.blank()
+		p.text(w.unknownPC)
+		p.blank()
+		p.lines = append(p.lines, wrapCommand("labswarm host enrol "+v.EnrolCode+" --room ROOM --seat SEAT", p.cols)...)
+		p.blank()
+		p.text(w.safe)
 	}
-	lines = append(lines, fit(head, room(v.Room)), "")
-	lines = append(lines, banner(big, "")...)
-	lines = append(lines, "")
-	lines = append(lines, text...)
-	lines = append(lines, "", "  MAC     "+v.MAC, "  serial  "+dash(v.Serial), "", "  "+v.Detail, "",
-		"  "+strings.Join(present("server "+v.Server, v.IP, speed(v.SpeedMbps), "agent "+v.Version), "   "))
+	p.blank()
+	p.flow("MAC "+v.MAC, w.serial+" "+dash(v.Serial))
+	p.text(w.detail(v.Detail))
+	p.blank()
+	net := ""
+	if v.SpeedMbps > 0 {
+		net = fmt.Sprintf(w.network, v.SpeedMbps)
+	}
+	p.flow(label(w.server, v.Server), v.IP, net, label(w.agent, v.Version))
+}
+
+// wrapCommand is a command line, indented where there is room.
+func wrapCommand(text string, cols int) []string {
+	if len(text)+6 < cols {
+		return []string{"      " + text}
+	}
+	lines := wrap(text, cols-6)
 	for i := range lines {
-		lines[i] = clip(lines[i])
+		lines[i] = "    " + lines[i]
 	}
 	return lines
 }
@@ -32,16 +51,16 @@ func (v View) enrolPage() []string {
 // enrolLine is the same for a serial console.
 func (v View) enrolLine() string {
 	if v.Bound {
-		return strings.Join(present(v.boundText(), v.Detail), " | ")
+		return strings.Join(present(v.boundText(&english), v.Detail), " | ")
 	}
 	return strings.Join(present("ENROL CODE "+v.EnrolCode, "MAC "+v.MAC, "serial "+dash(v.Serial), v.Detail), " | ")
 }
 
-func (v View) boundText() string {
+func (v View) boundText(w *words) string {
 	if v.Seat == "" {
-		return fmt.Sprintf("This PC is %s now, in room %s.", v.Host, v.Room)
+		return fmt.Sprintf(w.bound, v.Host, v.Room)
 	}
-	return fmt.Sprintf("This PC is %s now, on seat %s of room %s.", v.Host, v.Seat, v.Room)
+	return fmt.Sprintf(w.boundSeat, v.Host, v.Seat, v.Room)
 }
 
 // spaced is a code in two groups.
@@ -50,11 +69,4 @@ func spaced(code string) string {
 		return code
 	}
 	return code[:3] + " " + code[3:]
-}
-
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

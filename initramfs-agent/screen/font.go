@@ -15,20 +15,13 @@ var glyphs = map[rune]string{
 	'9': "111101111001111", '-': "000000111000000", '%': "101001010100101", ' ': "000000000000000",
 }
 
-// banner writes left and right in block letters, five lines of at most 78
-// columns; what does not fit is cut.
-func banner(left, right string) []string {
-	rows := make([]string, 5)
-	for i := range rows {
-		l, r := blocks(left, i), blocks(right, i)
-		rows[i] = fit("        "+l, r)
-	}
-	return rows
-}
+// glyphWidth is the width of a block letter with the gap after it, in columns.
+const glyphWidth = 5
 
+// blocks is one of the five rows of a text in block letters.
 func blocks(text string, row int) string {
 	var b strings.Builder
-	for _, c := range text[:min(len(text), 8)] {
+	for _, c := range text {
 		g := glyphs[c]
 		if g == "" {
 			g = glyphs[' ']

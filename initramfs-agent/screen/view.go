@@ -17,11 +17,13 @@ import (
 // View is what is to be seen.
 type View struct {
 	Room, Host, Image string
+	Language          string // of the room: en it de es fr, "" = en
 	Job               uint64
 	State             api.State
 	Detail            string // what it waits for
 	Done, Total       int64  // bytes of the phase
 	RateBps           int64  // bytes per second
+	Parent            string // who sends the data, "" = nobody
 	Server, IP, MAC   string
 	SpeedMbps         int
 	Version           string
@@ -30,11 +32,17 @@ type View struct {
 	Capture           bool // the disk is read for an image, and never written
 
 	EnrolCode    string // six digits that the admin types: an unknown PC waits for its seat
-	Seat, Serial string // of an unknown PC
-	Bound        bool   // it has its seat now
+	Seat, Serial string
+	Bound        bool // an unknown PC has its seat now
 
-	Code, Problem string // a failure takes the whole screen
+	Code, Problem string // a failure takes the whole screen: DW-4K7P, or DW alone, and its words for the lab office
+
+	// Idle is how long State and Done have not changed. Screen measures it.
+	Idle time.Duration
 }
+
+// waitShown is the time without a byte from which on the waiting is shown.
+const waitShown = 30 * time.Second
 
 // Percent of the phase, -1 when it has no measure.
 func (v View) Percent() int {
@@ -46,129 +54,114 @@ func (v View) Percent() int {
 
 // Advice is the sentence that matters to whoever stands before the machine. It
 // follows the real state, never the percent.
-func (v View) Advice() string {
+func (v View) Advice() string { return v.advice(language(v.Language)) }
+
+func (v View) advice(w *words) string {
 	switch {
 	case v.Problem != "" && v.Committed && !v.Verified:
-		return "The PC cannot be used now. Tell the lab office the code above."
+		return w.unusable
+	case v.Problem != "" && v.Committed:
+		return w.proven
 	case v.Problem != "":
-		return "Nothing has been changed. The PC starts from its own disk."
+		return w.untouched
 	case v.Verified:
-		return "Finished, restarting"
+		return w.done
 	case v.Capture:
-		return "This PC is only read, nothing is changed. If switched off, it goes on next time."
+		return w.read
 	case v.Committed:
-		return ">>> DO NOT SWITCH OFF. The PC restarts by itself. <<<"
+		return w.never
 	}
-	return "You may switch off, nothing has been changed"
+	return w.nothing
 }
 
-type step struct {
-	state api.State
-	text  string
-}
+var (
+	steps        = []api.State{api.StateEnrolled, api.StateChecking, api.StateWriting, api.StateVerifying, api.StateFinalising, api.StateDone, api.StateRebooting}
+	captureSteps = []api.State{api.StateEnrolled, api.StateChecking, api.StateCapturing, api.StateVerifying, api.StateDone, api.StateRebooting}
+)
 
-var steps = []step{
-	{api.StateEnrolled, "waiting for the order"},
-	{api.StateChecking, "looking what is there already"},
-	{api.StateWriting, "writing"},
-	{api.StateVerifying, "reading everything back"},
-	{api.StateFinalising, "writing the partition table"},
-	{api.StateDone, "done, helping the others"},
-	{api.StateRebooting, "restarting"},
-}
-
-var captureSteps = []step{
-	{api.StateEnrolled, "waiting for the order"},
-	{api.StateChecking, "looking what is to be read"},
-	{api.StateCapturing, "reading this disk for an image"},
-	{api.StateVerifying, "the server checks the image"},
-	{api.StateDone, "done, the image is there"},
-	{api.StateRebooting, "restarting"},
-}
-
-// Step is the phase in words: "Step 3 of 6: writing".
-func (v View) Step() string {
+// step is the phase in words: "Step 3 of 6: writing".
+func (v View) step(w *words) string {
 	list := steps
 	if v.Capture {
 		list = captureSteps
 	}
 	for i, s := range list {
-		if s.state == v.State {
-			return fmt.Sprintf("Step %d of %d: %s", min(i+1, 6), 6, s.text)
+		if s != v.State {
+			continue
 		}
+		text := w.steps[s]
+		if t := w.capturing[s]; v.Capture && t != "" {
+			text = t
+		}
+		return fmt.Sprintf(w.step, min(i+1, 6), 6, text)
 	}
-	return "Starting"
+	return w.start
 }
 
 // left is the time the phase still takes, in words.
-func (v View) left() string {
+func (v View) left(w *words) string {
 	d, ok := units.ETA(v.Done, v.Total, v.RateBps)
 	switch {
-	case v.Total <= 0 || !ok:
+	case v.Total <= 0 || !ok || v.Idle >= waitShown:
 		return ""
 	case d < time.Minute:
-		return "less than a minute left"
+		return w.soon
 	case d < 90*time.Second:
-		return "about a minute left"
+		return w.minute
 	}
-	return fmt.Sprintf("about %d minutes left", int((d+30*time.Second)/time.Minute))
+	return fmt.Sprintf(w.minutes, int((d+30*time.Second)/time.Minute))
 }
 
-const width = 80
-
-// Page renders the view for an 80x25 text screen.
-func (v View) Page() []string {
-	if v.Problem != "" {
-		return v.problemPage()
+// waiting says that nothing moves, "" while something does. States that may
+// last (waiting for the order, helping the others) have their own words.
+func (v View) waiting(w *words) string {
+	if v.Idle < waitShown {
+		return ""
 	}
-	if v.EnrolCode != "" || v.Bound {
-		return v.enrolPage()
+	since := fmt.Sprintf("%d:%02d", int(v.Idle/time.Minute), int(v.Idle/time.Second)%60)
+	switch v.State {
+	case api.StateWriting:
+		if v.Parent == "" {
+			return fmt.Sprintf(w.wait, since)
+		}
+		from := v.Parent
+		if from == "server" {
+			from = w.server
+		}
+		return fmt.Sprintf(w.waitFrom, from, since)
+	case api.StateChecking, api.StateCapturing, api.StateVerifying:
+		return fmt.Sprintf(w.still, since)
 	}
-	bar, pct := "", ""
-	if p := v.Percent(); p >= 0 {
-		full := p * 60 / 100
-		bar = "  [" + strings.Repeat("#", full) + strings.Repeat("-", 60-full) + "]  " + rate(v.RateBps)
-		pct = fmt.Sprintf("%d%%", p)
-	}
-	lines := []string{"", fit(fmt.Sprintf("  labswarm   %s", room(v.Room)), v.Image), ""}
-	lines = append(lines, banner(strings.ToUpper(v.Host), pct)...)
-	lines = append(lines, "", bar, "", fit("  "+v.Step(), v.left()), "  "+v.Detail, "", "  "+v.Advice(), "", "",
-		"  "+strings.Join(present("server "+v.Server, v.IP, v.MAC, speed(v.SpeedMbps), job(v.Job), "agent "+v.Version), "   "))
-	for i := range lines {
-		lines[i] = clip(lines[i])
-	}
-	return lines
+	return ""
 }
 
-func (v View) problemPage() []string {
-	lines := []string{"", fit("  PROBLEM   "+v.Host+" "+room(v.Room), "code  "+v.Code), "", ""}
-	for _, l := range wrap(v.Problem, width-4) {
-		lines = append(lines, "  "+l)
+// detail is what it waits for; nothing moving comes first.
+func (v View) detail(w *words) string {
+	if t := v.waiting(w); t != "" {
+		return t
 	}
-	lines = append(lines, "", "  "+v.Advice(), "  "+v.Detail, "", "  Other PCs are not affected. You may switch this PC off.", "",
-		"  "+strings.Join(present("server "+v.Server, v.IP, v.MAC, job(v.Job), "agent "+v.Version), "   "))
-	for i := range lines {
-		lines[i] = clip(lines[i])
-	}
-	return lines[:min(len(lines), 24)]
+	return w.detail(v.Detail)
 }
 
-// Line is the view on one line, for a serial console.
+// Line is the view on one line, for a serial console. It is English: who reads
+// it is an admin.
 func (v View) Line() string {
+	w := &english
 	if v.Problem != "" {
-		return fmt.Sprintf("PROBLEM %s %s: %s %s", v.Code, v.Host, v.Problem, v.Advice())
+		return fmt.Sprintf("PROBLEM %s %s: %s %s", v.Code, v.Host, v.Problem, v.advice(w))
 	}
 	if v.EnrolCode != "" || v.Bound {
 		return v.enrolLine()
 	}
 	parts := present(v.Host, v.Image, string(v.State))
 	if p := v.Percent(); p >= 0 {
-		parts = append(parts, fmt.Sprintf("%d%%", p), rate(v.RateBps), v.left())
+		parts = append(parts, fmt.Sprintf("%d%%", p), rate(v.RateBps), v.left(w))
 	}
-	parts = append(parts, v.Detail, v.Advice())
+	parts = append(parts, v.detail(w), v.advice(w))
 	return strings.Join(present(parts...), " | ")
 }
 
+// present leaves out what is empty, and labels without a value.
 func present(parts ...string) []string {
 	var out []string
 	for _, p := range parts {
@@ -179,27 +172,6 @@ func present(parts ...string) []string {
 	return out
 }
 
-func room(name string) string {
-	if name == "" {
-		return ""
-	}
-	return "Room " + name
-}
-
-func job(id uint64) string {
-	if id == 0 {
-		return ""
-	}
-	return fmt.Sprintf("job %d", id)
-}
-
-func speed(mbps int) string {
-	if mbps <= 0 {
-		return ""
-	}
-	return fmt.Sprintf("network %d Mb/s", mbps)
-}
-
 func rate(bps int64) string {
 	if bps <= 0 {
 		return ""
@@ -207,27 +179,9 @@ func rate(bps int64) string {
 	return units.FormatRate(bps)
 }
 
-// fit puts left and right at the ends of a line.
-func fit(left, right string) string {
-	return left + strings.Repeat(" ", max(width-2-len(left)-len(right), 1)) + right
-}
-
-func clip(s string) string { return s[:min(len(s), width-1)] }
-
-func wrap(text string, n int) []string {
-	var out []string
-	line := ""
-	for _, w := range strings.Fields(text) {
-		for len(w) > n {
-			out, w = append(out, w[:n]), w[n:]
-		}
-		if line != "" && len(line)+1+len(w) > n {
-			out, line = append(out, line), ""
-		}
-		if line != "" {
-			line += " "
-		}
-		line += w
+func dash(s string) string {
+	if s == "" {
+		return "-"
 	}
-	return append(out, line)
+	return s
 }

@@ -23,6 +23,7 @@ type AdminService interface {
 	JobService
 	ScheduleService
 	WakeService
+	CodeService
 	RelayAdmin
 	EventService
 	AccessService

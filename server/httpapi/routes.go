@@ -31,5 +31,5 @@ type Route struct {
 
 // routes lists all of them. Each area keeps its own list beside its handlers.
 func (a *Admin) routes() []Route {
-	return slices.Concat(a.hostRoutes(), a.inventoryRoutes(), a.imageRoutes(), a.jobRoutes(), a.steerRoutes(), a.scheduleRoutes(), a.wakeRoutes(), a.relayRoutes(), a.eventRoutes(), a.accessRoutes(), a.opsRoutes(), a.reportRoutes())
+	return slices.Concat(a.hostRoutes(), a.inventoryRoutes(), a.imageRoutes(), a.jobRoutes(), a.steerRoutes(), a.scheduleRoutes(), a.wakeRoutes(), a.codeRoutes(), a.relayRoutes(), a.eventRoutes(), a.accessRoutes(), a.opsRoutes(), a.reportRoutes())
 }

@@ -15,7 +15,7 @@ import (
 // Columns of the lists, in the order of an export.
 var (
 	HostColumns = []string{"room", "seat", "row", "col", "name", "mac", "uuid", "serial", "disk", "labels"}
-	RoomColumns = []string{"room", "title", "subnets", "uplink_mbps", "rows", "cols", "door", "desk", "name_template", "windows", "wake", "wake_broadcast", "wake_wave", "wake_pause_s", "seats"}
+	RoomColumns = []string{"room", "title", "subnets", "uplink_mbps", "rows", "cols", "door", "desk", "name_template", "language", "windows", "wake", "wake_broadcast", "wake_wave", "wake_pause_s", "seats"}
 )
 
 // Import is a checked file: what is to be saved, in this order.

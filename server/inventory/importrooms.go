@@ -92,6 +92,7 @@ func (im *importer) roomCells(r sheet.Row, rm *api.Room) {
 	}
 	text("title", &rm.Title)
 	text("name_template", &rm.Template)
+	text("language", &rm.Language)
 	num("uplink_mbps", &rm.Uplink, 1_000_000)
 	num("rows", &rm.Rows, maxSide)
 	num("cols", &rm.Cols, maxSide)
@@ -189,7 +190,7 @@ func ExportRooms(tx store.Tx, format string) (string, error) {
 	}
 	var rows []map[string]string
 	for _, r := range rooms {
-		row := map[string]string{"room": r.Name, "title": r.Title, "subnets": strings.Join(r.Subnets, " "), "name_template": r.Template,
+		row := map[string]string{"room": r.Name, "title": r.Title, "subnets": strings.Join(r.Subnets, " "), "name_template": r.Template, "language": r.Language,
 			"uplink_mbps": unlessZero(r.Uplink), "rows": unlessZero(r.Rows), "cols": unlessZero(r.Cols), "door": spotText(r.Door), "desk": spotText(r.Desk)}
 		if r.Windows {
 			row["windows"] = "yes"

@@ -87,6 +87,9 @@ func NormaliseRoom(r api.Room) (api.Room, error) {
 	if r.Template != "" && (!templateRule.MatchString(r.Template) || !strings.Contains(r.Template, "{seat}")) {
 		return r, invalid("room %s: name template %q: use letters, digits, hyphens, {room} and {seat}; {seat} must be in it, or all PCs have one name", r.Name, r.Template)
 	}
+	if r.Language != "" && !slices.Contains(api.Languages(), r.Language) {
+		return r, invalid("room %s: language %.20q: screens speak %s", r.Name, r.Language, strings.Join(api.Languages(), " "))
+	}
 	if err := checkGrid(r); err != nil {
 		return r, err
 	}

@@ -109,6 +109,7 @@ type Slot struct {
 	Retries  int       `json:"retries,omitempty"`  // by people
 	Code     string    `json:"code,omitempty"`     // errcode of FAILED, HELD, SKIPPED
 	Error    string    `json:"error,omitempty"`    // sentence for people
+	ReadOut  string    `json:"read_out,omitempty"` // code on the PC's screen
 	Verified bool      `json:"verified,omitempty"` // read back and equal to the manifest
 	OSSeen   bool      `json:"os_seen,omitempty"`  // the installed system was seen on the network
 	Unseen   bool      `json:"unseen,omitempty"`   // nobody saw it start within the deadline

@@ -28,7 +28,7 @@ func (c *change) enrol(e Enrol) error {
 		return nil
 	}
 	s.Hard++
-	s.Code, s.Error = "", ""
+	s.Code, s.Error, s.ReadOut = "", "", ""
 	if s.Session != nil && s.Session.Result == "" {
 		s.Counters.CellsWritten += e.Lost.CellsWritten
 		s.Counters.BytesFromSeed += e.Lost.BytesFromSeed
@@ -187,6 +187,9 @@ func (c *change) result(e Done) error {
 			s.note(c.now, "read back and equal to the image before that: a new job has next to nothing to write")
 		}
 		c.fail(code, text)
+		if shown, ok := api.CheckReadOut(r.ReadOut); ok && strings.HasPrefix(shown, code+"-") {
+			s.ReadOut = shown
+		}
 	case r.Fence == 0 || !s.PONR:
 		c.fail(api.CodeBadOrder, "the agent reports success without a commence")
 	case r.Readback == "" || r.Readback != c.j.Readback:

@@ -1,14 +1,19 @@
 package app
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
 
+	"labswarm/api"
+	"labswarm/tui/component"
 	"labswarm/tui/keymap"
 	"labswarm/tui/screen"
 	"labswarm/tui/screen/host"
@@ -44,6 +49,8 @@ func topView(id keymap.ID) screen.View {
 const (
 	maxCommand = 200 // bytes
 	maxHistory = 50  // lines
+
+	codeTime = 10 * time.Second // for the server to look a code up
 )
 
 // command is the ":" line. It goes to places and sets the look; it never
@@ -63,7 +70,7 @@ func (c command) begin() command {
 func (c command) line() string { return ":" + c.text + "_" }
 
 // words are the commands that take no name.
-var words = []string{"rooms", "jobs", "images", "schedules", "hosts", "log", "help", "theme", "symbols", "room", "host", "job", "q"}
+var words = []string{"rooms", "jobs", "images", "schedules", "hosts", "log", "help", "theme", "symbols", "room", "host", "job", "code", "q"}
 
 func (m *model) typeCommand(key string) tea.Cmd {
 	c := &m.command
@@ -126,7 +133,55 @@ func (m *model) runCommand(text string) tea.Cmd {
 			return m.goTo(v)
 		}
 	}
+	if word == "code" {
+		return m.askCode(name)
+	}
 	return m.goToNamed(word, name)
+}
+
+// codeMsg is what the server says about a code that was read out from a PC's screen.
+type codeMsg struct {
+	api.ReadOut
+	err error
+}
+
+// askCode asks the server: what a slot shows is forgotten with its next attempt.
+func (m *model) askCode(text string) tea.Cmd {
+	code, ok := api.CheckReadOut(text)
+	if !ok {
+		m.note = "code " + strconv.Quote(text) + ": two letters and four characters, like DW-4K7P"
+		return nil
+	}
+	ctx, c := m.ctx, m.client
+	m.note = "looking for " + code + " ..."
+	return func() tea.Msg {
+		ctx, cancel := context.WithTimeout(ctx, codeTime)
+		defer cancel()
+		r, err := c.Code(ctx, code)
+		return codeMsg{r, err}
+	}
+}
+
+// gotCode opens the host that showed the code.
+func (m *model) gotCode(r codeMsg) tea.Cmd {
+	if r.err != nil {
+		m.note = r.err.Error()
+		return nil
+	}
+	m.note = r.ReadOut.Code + ": " + r.Host + " " + component.Clock(r.Time, m.now)
+	if f := r.Fault; f != nil {
+		m.note += fmt.Sprintf(" %s at sector %d", f.Errno, f.Sector)
+	}
+	if r.Log != "" {
+		m.note += " log " + r.Log
+	}
+	room, h := m.s.Host(r.Host)
+	if h == nil {
+		m.note += " (no longer known)"
+		return nil
+	}
+	m.open(host.State{Room: room.Name, Host: h.Name})
+	return m.read()
 }
 
 // setLook changes colour and characters.

@@ -139,6 +139,8 @@ func (m *model) apply(msg tea.Msg) (changed bool, _ tea.Cmd) {
 		return !same, m.read()
 	case readMsg:
 		return m.gotRead(msg), m.read()
+	case codeMsg:
+		return true, m.gotCode(msg)
 	case doneMsg:
 		return true, m.gotDone(msg)
 	case tea.KeyPressMsg:

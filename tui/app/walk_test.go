@@ -97,7 +97,7 @@ func TestCommandLine(t *testing.T) {
 	c.shows(":job 11_")
 	c.press("7", "enter")
 	c.shows("Job 117", "2 of 2 verified")
-	for text, want := range map[string]string{"job 9": `there is no job "9"`, "fly": `there is no command "fly"`, "theme pink": "choose one of: default mono", "host": `there is no host ""`} {
+	for text, want := range map[string]string{"job 9": `there is no job "9"`, "fly": `there is no command "fly"`, "theme pink": "choose one of: default mono", "host": `there is no host ""`, "code 0": "two letters and four characters"} {
 		c.press(":")
 		c.typeText(text)
 		c.press("enter")

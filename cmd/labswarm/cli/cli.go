@@ -27,6 +27,7 @@ type env struct {
 	stateDir string
 	json     bool
 	quiet    bool
+	plain    bool // sentences instead of pictures
 	noColor  bool
 	keepFree string // --keep-free of image commands
 	remote   remote
@@ -81,6 +82,7 @@ Without a command, on a terminal, it opens the console.`,
 	f.StringVar(&e.stateDir, "state-dir", state, "folder of the server's state (or LABSWARM_STATE_DIR)")
 	f.BoolVar(&e.json, "json", false, "print JSON")
 	f.BoolVar(&e.quiet, "quiet", false, "no progress")
+	f.BoolVar(&e.plain, "plain", os.Getenv("LABSWARM_ACCESSIBLE") == "1", "sentences, one a line, nothing drawn over: for screen readers (or LABSWARM_ACCESSIBLE=1)")
 	f.BoolVar(&e.noColor, "no-color", false, "no colour (also: NO_COLOR)")
 	e.remote.flags(root)
 	// A closed terminal ends every command tidily, but not the server and the relay.
@@ -100,6 +102,9 @@ Without a command, on a terminal, it opens the console.`,
 
 // console opens the room on a terminal; elsewhere it names its twin.
 func (e *env) console(cmd *cobra.Command) error {
+	if e.plain {
+		return usage(errors.New("the console draws pictures; as sentences for a screen reader: `labswarm job watch --plain`, and every screen has its command (labswarm --help)"))
+	}
 	out, ok := e.out.(*os.File)
 	if !ok || !isTerminal(out) || !isTerminal(e.in) {
 		if err := cmd.Help(); err != nil {

@@ -45,10 +45,15 @@ func newHost(e *env) *cobra.Command {
 	add.Flags().BoolVar(&h.Exclude, "exclude", false, "never deploy to this host")
 	place.register(add)
 
-	ls := &cobra.Command{Use: "ls", Short: "list the hosts", Args: exact(0), RunE: func(cmd *cobra.Command, _ []string) error {
-		return e.hostList(cmd, "")
-	}}
-	show := &cobra.Command{Use: "show NAME", Short: "all that is known of a host", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) error {
+	ls := newHostLs(e)
+	var code string
+	show := &cobra.Command{Use: "show (NAME | --code CODE)", Short: "all that is known of a host, or of the failure that its screen shows", RunE: func(cmd *cobra.Command, args []string) error {
+		if code != "" && len(args) == 0 {
+			return e.hostCode(cmd, code)
+		}
+		if code != "" || len(args) != 1 {
+			return usage(errors.New("host show takes the name of a host, or --code with what its screen shows"))
+		}
 		c := e.client()
 		defer c.Close()
 		host, err := c.Host(cmd.Context(), args[0])
@@ -60,6 +65,7 @@ func newHost(e *env) *cobra.Command {
 		}
 		return e.hostDetail(host)
 	}}
+	show.Flags().StringVar(&code, "code", "", "`CODE` read out from a PC's screen, like DW-4K7P")
 	rm := &cobra.Command{Use: "rm NAME", Short: "forget a host; it boots its own disk from then on", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) error {
 		c := e.client()
 		defer c.Close()
@@ -185,15 +191,23 @@ func hostsOf(cmd *cobra.Command, c *client.Client, room string) ([]api.Host, err
 }
 
 // hostList prints the hosts of a room, or all.
-func (e *env) hostList(cmd *cobra.Command, room string) error {
+func (e *env) hostList(cmd *cobra.Command, room, filter string) error {
 	c := e.client()
 	defer c.Close()
 	hosts, err := hostsOf(cmd, c, room)
 	if err != nil {
 		return err
 	}
+	all := len(hosts)
+	if hosts, err = e.filterHosts(cmd, hosts, filter); err != nil {
+		return err
+	}
 	if e.json {
 		return e.printJSON(hosts)
+	}
+	if all > 0 && len(hosts) == 0 {
+		e.hint("none of %d hosts matches the filter", all)
+		return nil
 	}
 	if len(hosts) == 0 {
 		e.hint("no hosts yet: labswarm host add NAME --room ROOM --mac MAC")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -232,7 +233,12 @@ func atMostOne(cmd *cobra.Command, args []string) error {
 }
 
 func newJobShow(e *env) *cobra.Command {
-	return &cobra.Command{Use: "show [JOB]", Short: "one job and its hosts; without a number the newest", Args: atMostOne, RunE: func(cmd *cobra.Command, args []string) error {
+	var text string
+	cmd := &cobra.Command{Use: "show [JOB] [--filter TERMS]", Short: "one job and its hosts; without a number the newest", Args: atMostOne, RunE: func(cmd *cobra.Command, args []string) error {
+		want, err := parseFilter(text, slotColumns)
+		if err != nil {
+			return err
+		}
 		c := e.client()
 		defer c.Close()
 		id, err := jobID(cmd, c, args)
@@ -243,8 +249,13 @@ func newJobShow(e *env) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		all := len(j.Slots)
+		j.Slots = slices.DeleteFunc(j.Slots, func(s api.Slot) bool { return !want.Match(slotRow(s)) })
 		if e.json {
 			return e.printJSON(j)
+		}
+		if all > 0 && len(j.Slots) == 0 {
+			e.hint("none of %d hosts matches the filter", all)
 		}
 		if err := e.printf("job %d  %s  room %s  %s\n%s\n%s\n%s\n", j.ID, imageOf(j), orDash(j.Room), orWord(j.Result, "live"), jobLine(j), windowLine(j), seedLine(j)); err != nil {
 			return err
@@ -266,6 +277,8 @@ func newJobShow(e *env) *cobra.Command {
 		}
 		return nil
 	}}
+	filterFlag(cmd, &text, slotColumns)
+	return cmd
 }
 
 func newJobCancel(e *env) *cobra.Command {

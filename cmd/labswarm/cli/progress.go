@@ -22,7 +22,7 @@ type progress struct {
 }
 
 func (e *env) progress() *progress {
-	return &progress{e: e, tty: canRedraw(e.err)}
+	return &progress{e: e, tty: canRedraw(e.err) && !e.plain}
 }
 
 // update tells how far the phase is; sizes in bytes, rate in bytes per second.

@@ -49,7 +49,7 @@ func newRoom(e *env) *cobra.Command {
 		if err := e.printf("%s", roomText(r)); err != nil || len(r.Hosts) == 0 {
 			return err
 		}
-		return e.hostList(cmd, r.Name)
+		return e.hostList(cmd, r.Name, "")
 	}}
 	rm := &cobra.Command{Use: "rm ROOM", Short: "forget a room without hosts", Args: exact(1), RunE: func(cmd *cobra.Command, args []string) error {
 		c := e.client()
@@ -76,6 +76,7 @@ func roomText(r api.Room) string {
 		line("uplink", fmt.Sprintf("%d Mb/s", r.Uplink))
 	}
 	line("names", r.Template)
+	line("language", r.Language)
 	if r.Windows {
 		line("windows", "names are held to its rules")
 	}
@@ -167,7 +168,8 @@ func newRoomEdit(e *env, add bool) *cobra.Command {
 		for name, set := range map[string]func() error{
 			"title": func() error { r.Title = f.Title; return nil }, "subnet": func() error { r.Subnets = nonEmpty(f.Subnets); return nil },
 			"uplink-mbps": func() error { r.Uplink = f.Uplink; return nil }, "rows": func() error { r.Rows = f.Rows; return nil },
-			"cols": func() error { r.Cols = f.Cols; return nil }, "name-template": func() error { r.Template = f.Template; return nil },
+			"language": func() error { r.Language = f.Language; return nil },
+			"cols":     func() error { r.Cols = f.Cols; return nil }, "name-template": func() error { r.Template = f.Template; return nil },
 			"windows": func() error { r.Windows = f.Windows; return nil }, "door": func() (err error) { r.Door, err = spot(door); return err },
 			"desk": func() (err error) { r.Desk, err = spot(desk); return err }, "seat": func() (err error) { r.Seats, err = seatList(seats); return err },
 			"wake": func() error { r.Wake.Off = !wake; return nil }, "wake-broadcast": func() error { r.Wake.Broadcast = w.Broadcast; return nil },
@@ -201,6 +203,7 @@ func newRoomEdit(e *env, add bool) *cobra.Command {
 	fl.StringVar(&desk, "desk", "", "where the teacher's desk is, `ROW:COLUMN`")
 	fl.StringSliceVar(&seats, "seat", nil, "all seats, `LABEL@ROW:COLUMN` or LABEL")
 	fl.StringVar(&f.Template, "name-template", "", "computer names of its seats, empty = {room}-{seat}")
+	fl.StringVar(&f.Language, "language", "", "of the screens of its PCs while they are imaged: en it de es fr")
 	fl.BoolVar(&f.Windows, "windows", false, "hold computer names to the rules of Windows: 15 of A-Z 0-9 -")
 	fl.BoolVar(&wake, "wake", true, "its PCs can be woken")
 	fl.StringVar(&w.Broadcast, "wake-broadcast", "", "directed broadcast address for waking")

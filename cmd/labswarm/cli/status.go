@@ -41,12 +41,20 @@ func newStatus(e *env) *cobra.Command {
 func newEvents(e *env) *cobra.Command {
 	var follow bool
 	var since uint64
+	var text string
 	cmd := &cobra.Command{Use: "events", Short: "the server's event log", Args: exact(0), RunE: func(cmd *cobra.Command, _ []string) error {
+		want, err := parseFilter(text, eventColumns)
+		if err != nil {
+			return err
+		}
 		c := e.client()
 		defer c.Close()
 		show := func(ev api.Event) {
+			if !want.Match(eventRow(ev)) {
+				return
+			}
 			if e.json {
-				_ = e.printLine(ev) // a closed pipe ends with the next signal
+				_ = e.printLine(eventLine{ev, "event"}) // a closed pipe ends with the next signal
 				return
 			}
 			_ = e.printf("%s %-5s %-8s %s\n", ev.Time.Local().Format(time.TimeOnly), ev.Level, orDash(ev.Host), ev.Text) // as above
@@ -61,12 +69,13 @@ func newEvents(e *env) *cobra.Command {
 		// Without --follow: what the log holds now. The first tick marks its end.
 		ctx, cancel := context.WithCancel(cmd.Context())
 		defer cancel()
-		err := c.Events(ctx, since, show, func(api.Tick) { cancel() })
+		err = c.Events(ctx, since, show, func(api.Tick) { cancel() })
 		if ctx.Err() != nil && cmd.Context().Err() == nil {
 			return nil
 		}
 		return err
 	}}
+	filterFlag(cmd, &text, eventColumns)
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on with new events")
 	cmd.Flags().Uint64Var(&since, "since", 0, "only events after this sequence number")
 	return cmd

@@ -19,7 +19,8 @@ func newJobWatch(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "watch [JOB]", Short: "follow a job to its end; without a number the newest", Args: atMostOne,
 		Long: `Watch prints a line whenever a host changes state and one every 10 s; with --json
-one object per line. It ends with the job: exit code 0 when all hosts are proven, 3
+one object per line, whose message_type is status, event or summary. With --plain it
+prints sentences for screen readers, at most one every 2 s beside failures. It ends with the job: exit code 0 when all hosts are proven, 3
 when some are, 1 when none. Ctrl-C leaves the job running.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c := e.client()
@@ -38,7 +39,14 @@ var errJobEnded = errors.New("job ended")
 
 func (e *env) watchJob(ctx context.Context, c *client.Client, id uint64) error {
 	w := &watcher{e: e, states: map[string]string{}, tty: canRedraw(e.out)}
-	job, err := e.follow(ctx, c, id, func(j api.Job) (bool, error) { return j.Result != "", w.see(j) })
+	see := w.see
+	switch {
+	case e.json:
+		see = w.seeJSON
+	case e.plain:
+		see = e.plainWatcher(ctx, c)
+	}
+	job, err := e.follow(ctx, c, id, func(j api.Job) (bool, error) { return j.Result != "", see(j) })
 	if err != nil {
 		return err
 	}
@@ -51,7 +59,11 @@ func (e *env) follow(ctx context.Context, c *client.Client, id uint64, see func(
 	job, err := e.followOnly(ctx, c, id, see)
 	var code *codeError
 	if ctx.Err() != nil && errors.As(err, &code) && code.code == ExitInterrupted {
-		e.hint("job %d goes on; `labswarm job watch %d` looks again, `labswarm job cancel %d` cancels it", id, id, id)
+		text := fmt.Sprintf("job %d goes on; `labswarm job watch %d` looks again, `labswarm job cancel %d` cancels it", id, id, id)
+		if e.json {
+			return job, &codeError{code: ExitInterrupted, err: errors.New(text)}
+		}
+		e.hint("%s", text)
 	}
 	return job, err
 }
@@ -117,13 +129,6 @@ type watcher struct {
 }
 
 func (w *watcher) see(j api.Job) error {
-	if w.e.json {
-		if time.Since(w.last) < time.Second && !w.changed(j) && j.Result == "" {
-			return nil
-		}
-		w.last = time.Now()
-		return w.line(j)
-	}
 	for _, s := range j.Slots {
 		now := fmt.Sprintf("%s %d %s", s.State, s.Attempt, s.Error)
 		if w.states[s.Host] == now {
@@ -163,21 +168,6 @@ func (w *watcher) print(format string, args ...any) error {
 	return w.e.printf(format, args...)
 }
 
-func (w *watcher) changed(j api.Job) bool {
-	changed := false
-	for _, s := range j.Slots {
-		if w.states[s.Host] != string(s.State) {
-			w.states[s.Host] = string(s.State)
-			changed = true
-		}
-	}
-	return changed
-}
-
-func (w *watcher) line(j api.Job) error {
-	return w.e.printLine(j)
-}
-
 // end prints the report and turns the job's result into an exit code.
 func (w *watcher) end(j api.Job) error {
 	if w.drawn {
@@ -185,10 +175,12 @@ func (w *watcher) end(j api.Job) error {
 			return err
 		}
 	}
-	if !w.e.json {
-		if err := w.e.report(j); err != nil {
+	if w.e.json {
+		if err := w.e.printLine(statusLine{j, "summary"}); err != nil {
 			return err
 		}
+	} else if err := w.e.report(j); err != nil {
+		return err
 	}
 	good := 0
 	for _, s := range j.Slots {
@@ -200,9 +192,18 @@ func (w *watcher) end(j api.Job) error {
 	case good == len(j.Slots):
 		return nil
 	case good > 0:
-		return &codeError{code: ExitPartial}
+		return &codeError{code: ExitPartial, err: w.why(j, good)}
 	}
-	return &codeError{code: ExitFailed}
+	return &codeError{code: ExitFailed, err: w.why(j, good)}
+}
+
+// why is the error of a job that did not reach all hosts, for programs; people
+// have read the report.
+func (w *watcher) why(j api.Job, good int) error {
+	if !w.e.json {
+		return nil
+	}
+	return fmt.Errorf("job %d: %d of %d hosts are done: %s", j.ID, good, len(j.Slots), counts(j))
 }
 
 // bar is the picture of a job on one line of a terminal.

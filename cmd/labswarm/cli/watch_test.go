@@ -222,12 +222,25 @@ func TestWatchJSON(t *testing.T) {
 		t.Errorf("exit code = %d; want 0", code)
 	}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	var last api.Job
+	var last statusLine
+	types := map[string]int{}
 	for _, l := range lines {
-		last = api.Job{}
+		var any struct {
+			Type string `json:"message_type"`
+		}
+		if err := json.Unmarshal([]byte(l), &any); err != nil {
+			t.Errorf("line %q: %v", l, err)
+		}
+		if types[any.Type]++; any.Type == "event" {
+			continue
+		}
+		last = statusLine{}
 		if err := json.Unmarshal([]byte(l), &last); err != nil || last.ID != 5 {
 			t.Errorf("line %q is no job: %v", l, err)
 		}
+	}
+	if types["event"] < 2 || types["status"] < 2 || types["summary"] != 1 || last.Type != "summary" || len(types) != 3 {
+		t.Errorf("message types %v, the last %q", types, last.Type)
 	}
 	if len(lines) < 2 || last.Result != "ok" {
 		t.Errorf("%d lines, the last with result %q; want the change and the end", len(lines), last.Result)

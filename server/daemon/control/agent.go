@@ -82,8 +82,8 @@ func (e *Engine) Enrol(ctx context.Context, cert string, key ed25519.PublicKey, 
 	if wait, why := e.contest(ctx, k, s, cert, req.BootID); why != "" {
 		return api.EnrolReply{Status: api.EnrolGoLocal, Host: host.Name, Room: host.Room, Reason: why}, nil
 	} else if wait {
-		return api.EnrolReply{Status: api.EnrolWait, Host: host.Name, Room: host.Room, Job: s.Job, RetryAfterS: rivalRetryS,
-			Reason: "an earlier boot of this host was heard of a moment ago; waiting until it is silent"}, nil
+		return e.onScreen(ctx, api.EnrolReply{Status: api.EnrolWait, Host: host.Name, Room: host.Room, Job: s.Job, RetryAfterS: rivalRetryS,
+			Reason: "an earlier boot of this host was heard of a moment ago; waiting until it is silent"}, host.Room, host.Seat), nil
 	}
 	return e.open(ctx, k, cert, key, from, req)
 }
@@ -212,7 +212,7 @@ func (e *Engine) open(ctx context.Context, k slotKey, cert string, key ed25519.P
 	if !out.slot.Live() {
 		reply.Status, reply.Reason = api.EnrolGoLocal, out.slot.Error
 	}
-	return reply, nil
+	return e.onScreen(ctx, reply, host.Room, host.Seat), nil
 }
 
 // unconfirmed returns what the last boot reported without a result.

@@ -106,7 +106,7 @@ func (e *Engine) learnHere(tx store.Tx, ip netip.Addr, now time.Time) (bool, err
 // known boots anew, with the decision that a known host gets.
 func (e *Engine) enrolUnbound(ctx context.Context, cert string, from netip.Addr, req *api.EnrolRequest) (api.EnrolReply, error) {
 	var r inventory.Resolved
-	open, after := false, ""
+	open, after, room := false, "", ""
 	err := e.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
 		now := time.Now()
 		if r, err = inventory.ResolveEvidence(tx, req.Evidence, e.cfg.Self); err != nil {
@@ -117,7 +117,7 @@ func (e *Engine) enrolUnbound(ctx context.Context, cert string, from netip.Addr,
 			return err
 		}
 		if l != nil {
-			after = l.After
+			after, room = l.After, l.Room
 			open, err = inventory.Learns(tx, from, e.cfg.Lab, now)
 		}
 		return err
@@ -131,7 +131,7 @@ func (e *Engine) enrolUnbound(ctx context.Context, cert string, from netip.Addr,
 	}
 	switch {
 	case r.Verdict == inventory.Known:
-		return api.EnrolReply{Status: api.EnrolBound, Host: r.Host.Name, Room: r.Host.Room, Seat: r.Host.Seat, After: after}, nil
+		return e.onScreen(ctx, api.EnrolReply{Status: api.EnrolBound, Host: r.Host.Name, Room: r.Host.Room, After: after}, r.Host.Room, r.Host.Seat), nil
 	case r.Verdict == inventory.Ambiguous:
 		e.askDoubt(ctx, r)
 		return local("this computer is not enrolled: " + r.Why)
@@ -148,7 +148,7 @@ func (e *Engine) enrolUnbound(ctx context.Context, cert string, from netip.Addr,
 	if err != nil {
 		return local(err.Error())
 	}
-	return api.EnrolReply{Status: api.EnrolPending, EnrolCode: code, RetryAfterS: enrolAgainS}, nil
+	return e.onScreen(ctx, api.EnrolReply{Status: api.EnrolPending, EnrolCode: code, RetryAfterS: enrolAgainS}, room, ""), nil
 }
 
 func (e *Engine) unwait(cert string) {

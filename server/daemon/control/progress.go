@@ -162,6 +162,7 @@ func (e *Engine) Result(ctx context.Context, cert string, r *api.Result) (api.Re
 	if err != nil {
 		return api.ResultAck{}, problem(err)
 	}
+	e.keepCode(ctx, j, &next, r)
 	return api.ResultAck{OK: true, State: next.State}, nil
 }
 
@@ -176,7 +177,7 @@ func (e *Engine) SaveLog(ctx context.Context, cert string, req *api.LogRequest) 
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("keep the log of %s: %w", s.Host, err)
 	}
-	name := fmt.Sprintf("job-%d-%s-%d.log", j.ID, s.Host, s.Hard)
+	name := logName(j.ID, s.Host, s.Hard)
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(req.Text), 0o600); err != nil {
 		return fmt.Errorf("keep the log of %s: %w", s.Host, err)
 	}

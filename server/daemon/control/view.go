@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"labswarm/api"
@@ -111,6 +112,9 @@ func (e *Engine) slotView(j *job.Job, s *job.Slot, now time.Time) api.Slot {
 	}
 	if s.Session != nil {
 		v.LastIP = s.Session.IP
+	}
+	if s.Code != "" && strings.HasPrefix(s.ReadOut, s.Code+"-") {
+		v.ReadOut = s.ReadOut
 	}
 	if s.State.Good() {
 		v.Percent = 100

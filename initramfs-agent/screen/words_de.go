@@ -1,0 +1,55 @@
+package screen
+
+import "labswarm/api"
+
+var german = words{
+	room: "Raum", seat: "Platz", newPC: "neuer PC",
+	server: "Server", job: "Job", agent: "Agent", network: "Netz %d Mb/s", host: "Name", serial: "Seriennr.",
+	start: "Start", step: "Schritt %d von %d: %s",
+	steps: map[api.State]string{
+		api.StateEnrolled: "Warten auf den Auftrag", api.StateChecking: "Pruefen, was schon da ist", api.StateWriting: "Schreiben",
+		api.StateVerifying: "Alles wird zurueckgelesen", api.StateFinalising: "Schreiben der Partitionstabelle",
+		api.StateDone: "fertig, hilft den anderen", api.StateRebooting: "Neustart",
+	},
+	capturing: map[api.State]string{
+		api.StateChecking: "Pruefen, was zu lesen ist", api.StateCapturing: "Diese Platte wird fuer ein Abbild gelesen",
+		api.StateVerifying: "Der Server prueft das Abbild", api.StateDone: "fertig, das Abbild ist da",
+	},
+	soon: "weniger als eine Minute", minute: "noch etwa eine Minute", minutes: "noch etwa %d Minuten",
+	waitFrom: "Warten auf Daten von %s, %s", wait: "Warten auf Daten, %s", still: "kein Fortschritt seit %s",
+	nothing: "Ausschalten ist erlaubt, nichts wurde veraendert",
+	never:   ">>> NICHT AUSSCHALTEN. Der PC startet von selbst neu. <<<",
+	done:    "Fertig, Neustart",
+	read:    "Dieser PC wird nur gelesen, nichts aendert sich. Nach dem Ausschalten geht es das naechste Mal weiter.",
+	problem: "PROBLEM", code: "Code",
+	unusable:  "Der PC ist jetzt nicht benutzbar.",
+	untouched: "Nichts wurde veraendert. Der PC startet von seiner eigenen Platte.",
+	proven:    "Das neue System ist auf der Platte. Der PC startet davon.",
+	others:    "Andere PCs sind nicht betroffen. Dieser PC darf ausgeschaltet werden.",
+	tell:      "Bitte der PC-Betreuung den Code oben sagen.",
+	cable:     "Netzkabel pruefen und den PC neu einschalten. Bleibt es so, der PC-Betreuung den Code oben sagen.",
+	fails: map[string]string{
+		api.CodeNoLink: "Keine Netzverbindung: Kabel fehlt, oder die Dose ist tot.", api.CodeNoAddress: "Das Netz gibt diesem PC keine Adresse.",
+		api.CodeNoServer: "Der Server antwortet nicht.", api.CodeServerKey: "Ein anderer Server als der vertraute hat geantwortet.",
+		api.CodeNoOrder: "Fuer diesen PC gibt es keinen Auftrag.", api.CodeDiskNotFound: "Die Platte fehlt oder ist nicht die erwartete.",
+		api.CodeDiskTooSmall: "Die Platte ist zu klein fuer dieses Abbild.", api.CodeDiskWrite: "Diese Platte kann nicht beschrieben werden.",
+		api.CodeDiskRead: "Diese Platte kann nicht gelesen werden.", api.CodeVerify: "Die Platte behaelt nicht, was geschrieben wird.",
+		api.CodeMemory: "Der Speicher dieses PCs ist defekt.", api.CodeCorrupt: "Daten kommen an diesem PC immer wieder beschaedigt an.",
+		api.CodeNoSource: "Niemand sendet die Daten.", api.CodeCrash: "Das Programm auf diesem PC wurde beendet.",
+		api.CodeHeld: "Dieser PC wartet auf die Entscheidung eines Menschen.", api.CodeBadOrder: "Dieser PC hat den Auftrag abgelehnt.",
+		api.CodeBadImage: "Das Abbild ist beschaedigt oder nicht vertrauenswuerdig.", api.CodeGuard: "Aus dieser Platte soll kein Abbild werden.",
+		api.CodeCapture: "Das Abbild dieser Platte passt nicht zusammen.", api.CodeDiskSector: "Die Platte hat eine andere Sektorgroesse als das Abbild.",
+		api.CodeAmbiguous: "Mehr als eine Platte passt, keine wurde beschrieben.", api.CodeDiskForeign: "Die Platte gehoert zu einem RAID oder ist verschluesselt.",
+		api.CodeDiskNew: "Diese Platte war noch nie in diesem PC zu sehen.", api.CodePersonalise: "Name und Schluessel des PCs kamen nicht auf die Platte.",
+	},
+	otherFail: "Dieser PC konnte nicht eingerichtet werden.",
+	unknownPC: "Dieser PC ist noch nicht bekannt. Die Betreuung tippt Code und Platz:",
+	safe:      "Seine Platte bleibt unberuehrt, nichts kann geschrieben werden. Ausschalten ist erlaubt.",
+	bound:     "Dieser PC ist jetzt %s, in Raum %s.", boundSeat: "Dieser PC ist jetzt %s, auf Platz %s von Raum %s.",
+	details: map[string]string{
+		"asking the server": "Frage an den Server", "waiting for the order": "Warten auf den Auftrag", "loading drivers": "Treiber werden geladen",
+		"asking for an address": "Frage nach einer Adresse", "reporting to the server": "Bericht an den Server", "helping the others": "hilft den anderen",
+		"clearing the old partition table": "die alte Partitionstabelle wird geloescht", "fetching the description of the image": "die Beschreibung des Abbilds wird geholt",
+		"the server does not answer, trying again": "der Server antwortet nicht, neuer Versuch",
+	},
+}

@@ -1,0 +1,55 @@
+package screen
+
+import "labswarm/api"
+
+var spanish = words{
+	room: "Aula", seat: "puesto", newPC: "PC nuevo",
+	server: "servidor", job: "trabajo", agent: "agente", network: "red %d Mb/s", host: "nombre", serial: "serie",
+	start: "Inicio", step: "Paso %d de %d: %s",
+	steps: map[api.State]string{
+		api.StateEnrolled: "esperando la orden", api.StateChecking: "mirando lo que ya esta", api.StateWriting: "escribiendo",
+		api.StateVerifying: "releyendo todo", api.StateFinalising: "escribiendo la tabla de particiones",
+		api.StateDone: "listo, ayuda a los demas", api.StateRebooting: "reiniciando",
+	},
+	capturing: map[api.State]string{
+		api.StateChecking: "mirando lo que hay que leer", api.StateCapturing: "leyendo este disco para una imagen",
+		api.StateVerifying: "el servidor comprueba la imagen", api.StateDone: "listo, la imagen esta hecha",
+	},
+	soon: "menos de un minuto", minute: "falta un minuto", minutes: "faltan unos %d minutos",
+	waitFrom: "esperando datos de %s, %s", wait: "esperando datos, %s", still: "sin avance desde hace %s",
+	nothing: "Se puede apagar, no se ha cambiado nada",
+	never:   ">>> NO APAGAR. El PC se reinicia solo. <<<",
+	done:    "Terminado, reiniciando",
+	read:    "Este PC solo se lee, nada cambia. Si se apaga, sigue la proxima vez.",
+	problem: "PROBLEMA", code: "codigo",
+	unusable:  "El PC no se puede usar ahora.",
+	untouched: "No se ha cambiado nada. El PC arranca de su propio disco.",
+	proven:    "El nuevo sistema esta en el disco. El PC arranca de el.",
+	others:    "Los demas PC no estan afectados. Este PC se puede apagar.",
+	tell:      "Diga al encargado del aula el codigo de arriba.",
+	cable:     "Revise el cable de red y encienda el PC otra vez. Si sigue igual, diga al encargado el codigo de arriba.",
+	fails: map[string]string{
+		api.CodeNoLink: "No hay red: falta el cable o la toma no funciona.", api.CodeNoAddress: "La red no da direccion a este PC.",
+		api.CodeNoServer: "El servidor no responde.", api.CodeServerKey: "Ha respondido otro servidor, no el de confianza.",
+		api.CodeNoOrder: "No hay orden para este PC.", api.CodeDiskNotFound: "El disco falta, o no es el esperado.",
+		api.CodeDiskTooSmall: "El disco es demasiado pequeno para esta imagen.", api.CodeDiskWrite: "No se puede escribir en este disco.",
+		api.CodeDiskRead: "No se puede leer este disco.", api.CodeVerify: "El disco no guarda lo que se le escribe.",
+		api.CodeMemory: "La memoria de este PC esta averiada.", api.CodeCorrupt: "Los datos llegan danados a este PC una y otra vez.",
+		api.CodeNoSource: "Nadie envia los datos.", api.CodeCrash: "El programa de este PC se ha parado.",
+		api.CodeHeld: "Este PC espera la decision de una persona.", api.CodeBadOrder: "Este PC ha rechazado la orden.",
+		api.CodeBadImage: "La imagen esta danada o no firmada por una clave de confianza.", api.CodeGuard: "De este disco no debe hacerse una imagen.",
+		api.CodeCapture: "La imagen hecha de este disco no es coherente.", api.CodeDiskSector: "El disco tiene otro tamano de sector que la imagen.",
+		api.CodeAmbiguous: "Sirve mas de un disco: no se ha escrito ninguno.", api.CodeDiskForeign: "El disco es parte de un RAID o esta cifrado.",
+		api.CodeDiskNew: "Este disco no se habia visto antes en este PC.", api.CodePersonalise: "El nombre y las claves del PC no se pudieron poner en el disco.",
+	},
+	otherFail: "No se ha podido preparar este PC.",
+	unknownPC: "Este PC aun no es conocido. El administrador teclea codigo y puesto:",
+	safe:      "Su disco no se toca, ahora no se puede escribir nada. Se puede apagar.",
+	bound:     "Este PC es ahora %s, en el aula %s.", boundSeat: "Este PC es ahora %s, en el puesto %s del aula %s.",
+	details: map[string]string{
+		"asking the server": "preguntando al servidor", "waiting for the order": "esperando la orden", "loading drivers": "cargando controladores",
+		"asking for an address": "pidiendo una direccion", "reporting to the server": "informando al servidor", "helping the others": "ayuda a los demas",
+		"clearing the old partition table": "borrando la tabla de particiones antigua", "fetching the description of the image": "leyendo los datos de la imagen",
+		"the server does not answer, trying again": "el servidor no responde, nuevo intento",
+	},
+}

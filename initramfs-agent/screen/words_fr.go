@@ -1,0 +1,55 @@
+package screen
+
+import "labswarm/api"
+
+var french = words{
+	room: "Salle", seat: "place", newPC: "nouveau PC",
+	server: "serveur", job: "job", agent: "agent", network: "reseau %d Mb/s", host: "nom", serial: "serie",
+	start: "Demarrage", step: "Etape %d sur %d : %s",
+	steps: map[api.State]string{
+		api.StateEnrolled: "attente de l'ordre", api.StateChecking: "controle de ce qui est deja la", api.StateWriting: "ecriture",
+		api.StateVerifying: "relecture complete", api.StateFinalising: "ecriture de la table des partitions",
+		api.StateDone: "termine, aide les autres", api.StateRebooting: "redemarrage",
+	},
+	capturing: map[api.State]string{
+		api.StateChecking: "controle de ce qui est a lire", api.StateCapturing: "lecture de ce disque pour une image",
+		api.StateVerifying: "le serveur verifie l'image", api.StateDone: "termine, l'image est la",
+	},
+	soon: "moins d'une minute", minute: "encore une minute environ", minutes: "encore %d minutes environ",
+	waitFrom: "attente de donnees de %s, %s", wait: "attente de donnees, %s", still: "sans progres depuis %s",
+	nothing: "On peut eteindre, rien n'a ete modifie",
+	never:   ">>> NE PAS ETEINDRE. Le PC redemarre tout seul. <<<",
+	done:    "Termine, redemarrage",
+	read:    "Ce PC est seulement lu, rien ne change. S'il est eteint, il continue la prochaine fois.",
+	problem: "PROBLEME", code: "code",
+	unusable:  "Le PC est inutilisable pour le moment.",
+	untouched: "Rien n'a ete modifie. Le PC demarre sur son propre disque.",
+	proven:    "Le nouveau systeme est sur le disque. Le PC demarre dessus.",
+	others:    "Les autres PC ne sont pas touches. On peut eteindre ce PC.",
+	tell:      "Donnez le code ci-dessus au service informatique.",
+	cable:     "Verifiez le cable reseau et rallumez le PC. Si rien ne change, donnez le code ci-dessus au service informatique.",
+	fails: map[string]string{
+		api.CodeNoLink: "Pas de reseau : cable absent ou prise inactive.", api.CodeNoAddress: "Le reseau ne donne pas d'adresse a ce PC.",
+		api.CodeNoServer: "Le serveur ne repond pas.", api.CodeServerKey: "Un autre serveur que le serveur de confiance a repondu.",
+		api.CodeNoOrder: "Il n'y a pas d'ordre pour ce PC.", api.CodeDiskNotFound: "Le disque est absent, ou n'est pas celui attendu.",
+		api.CodeDiskTooSmall: "Le disque est trop petit pour cette image.", api.CodeDiskWrite: "On ne peut pas ecrire sur ce disque.",
+		api.CodeDiskRead: "On ne peut pas lire ce disque.", api.CodeVerify: "Le disque ne garde pas ce qu'on y ecrit.",
+		api.CodeMemory: "La memoire de ce PC est defectueuse.", api.CodeCorrupt: "Les donnees arrivent toujours abimees sur ce PC.",
+		api.CodeNoSource: "Personne n'envoie les donnees.", api.CodeCrash: "Le programme sur ce PC s'est arrete.",
+		api.CodeHeld: "Ce PC attend la decision d'une personne.", api.CodeBadOrder: "Ce PC a refuse l'ordre.",
+		api.CodeBadImage: "L'image est abimee ou non signee par une cle de confiance.", api.CodeGuard: "Ce disque ne doit pas devenir une image.",
+		api.CodeCapture: "L'image faite de ce disque n'est pas coherente.", api.CodeDiskSector: "Le disque a une autre taille de secteur que l'image.",
+		api.CodeAmbiguous: "Plusieurs disques conviennent : aucun n'a ete ecrit.", api.CodeDiskForeign: "Le disque fait partie d'un RAID ou est chiffre.",
+		api.CodeDiskNew: "Ce disque n'avait jamais ete vu dans ce PC.", api.CodePersonalise: "Le nom et les cles du PC n'ont pas pu etre mis sur le disque.",
+	},
+	otherFail: "Ce PC n'a pas pu etre prepare.",
+	unknownPC: "Ce PC n'est pas encore connu. L'admin tape ce code et la place :",
+	safe:      "Son disque n'est pas touche, rien ne peut etre ecrit. On peut eteindre.",
+	bound:     "Ce PC est maintenant %s, dans la salle %s.", boundSeat: "Ce PC est maintenant %s, a la place %s de la salle %s.",
+	details: map[string]string{
+		"asking the server": "demande au serveur", "waiting for the order": "attente de l'ordre", "loading drivers": "chargement des pilotes",
+		"asking for an address": "demande d'une adresse", "reporting to the server": "rapport au serveur", "helping the others": "aide les autres",
+		"clearing the old partition table": "effacement de l'ancienne table", "fetching the description of the image": "lecture de la description de l'image",
+		"the server does not answer, trying again": "le serveur ne repond pas, nouvel essai",
+	},
+}

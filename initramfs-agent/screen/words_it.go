@@ -1,0 +1,55 @@
+package screen
+
+import "labswarm/api"
+
+var italian = words{
+	room: "Aula", seat: "posto", newPC: "nuovo PC",
+	server: "server", job: "job", agent: "agent", network: "rete %d Mb/s", host: "nome", serial: "matricola",
+	start: "Avvio", step: "Passo %d di %d: %s",
+	steps: map[api.State]string{
+		api.StateEnrolled: "attesa dell'ordine", api.StateChecking: "controllo di cio' che c'e' gia'", api.StateWriting: "scrittura",
+		api.StateVerifying: "rilettura di tutto", api.StateFinalising: "scrittura della tabella delle partizioni",
+		api.StateDone: "fatto, aiuta gli altri", api.StateRebooting: "riavvio",
+	},
+	capturing: map[api.State]string{
+		api.StateChecking: "controllo di cio' che va letto", api.StateCapturing: "lettura di questo disco per un'immagine",
+		api.StateVerifying: "il server controlla l'immagine", api.StateDone: "fatto, l'immagine c'e'",
+	},
+	soon: "meno di un minuto", minute: "ancora circa un minuto", minutes: "ancora circa %d minuti",
+	waitFrom: "attesa di dati da %s, %s", wait: "attesa di dati, %s", still: "fermo da %s",
+	nothing: "Si puo' spegnere, non e' stato cambiato nulla",
+	never:   ">>> NON SPEGNERE. Il PC si riavvia da solo. <<<",
+	done:    "Finito, riavvio in corso",
+	read:    "Questo PC viene solo letto, nulla cambia. Se si spegne, continua la prossima volta.",
+	problem: "PROBLEMA", code: "codice",
+	unusable:  "Il PC ora non si puo' usare.",
+	untouched: "Non e' stato cambiato nulla. Il PC parte dal suo disco.",
+	proven:    "Il nuovo sistema e' sul disco. Il PC parte da quello.",
+	others:    "Gli altri PC non c'entrano. Questo PC si puo' spegnere.",
+	tell:      "Comunicare al laboratorio il codice qui sopra.",
+	cable:     "Controllare il cavo di rete e riaccendere il PC. Se resta cosi', comunicare al laboratorio il codice qui sopra.",
+	fails: map[string]string{
+		api.CodeNoLink: "Manca la rete: cavo staccato o presa non attiva.", api.CodeNoAddress: "La rete non da' un indirizzo a questo PC.",
+		api.CodeNoServer: "Il server non risponde.", api.CodeServerKey: "Ha risposto un server diverso da quello fidato.",
+		api.CodeNoOrder: "Non c'e' un ordine per questo PC.", api.CodeDiskNotFound: "Il disco manca, o non e' quello previsto.",
+		api.CodeDiskTooSmall: "Il disco e' troppo piccolo per questa immagine.", api.CodeDiskWrite: "Su questo disco non si puo' scrivere.",
+		api.CodeDiskRead: "Questo disco non si puo' leggere.", api.CodeVerify: "Il disco non conserva cio' che vi si scrive.",
+		api.CodeMemory: "La memoria di questo PC e' guasta.", api.CodeCorrupt: "I dati arrivano sempre guasti a questo PC.",
+		api.CodeNoSource: "Nessuno manda i dati.", api.CodeCrash: "Il programma su questo PC si e' fermato.",
+		api.CodeHeld: "Questo PC attende la decisione di una persona.", api.CodeBadOrder: "Questo PC ha rifiutato l'ordine.",
+		api.CodeBadImage: "L'immagine e' guasta o non firmata da una chiave fidata.", api.CodeGuard: "Di questo disco non si deve fare un'immagine.",
+		api.CodeCapture: "L'immagine fatta da questo disco non e' coerente.", api.CodeDiskSector: "Il disco ha settori diversi da quelli dell'immagine.",
+		api.CodeAmbiguous: "Piu' di un disco va bene: non ne e' stato scritto nessuno.", api.CodeDiskForeign: "Il disco fa parte di un RAID o e' cifrato.",
+		api.CodeDiskNew: "Questo disco non era mai stato visto in questo PC.", api.CodePersonalise: "Nome e chiavi del PC non si sono potuti mettere sul disco.",
+	},
+	otherFail: "Non si e' potuto preparare questo PC.",
+	unknownPC: "Questo PC non e' ancora noto. L'amministratore digita codice e posto:",
+	safe:      "Il disco non viene toccato, ora non si puo' scrivere. Si puo' spegnere.",
+	bound:     "Questo PC ora e' %s, nell'aula %s.", boundSeat: "Questo PC ora e' %s, al posto %s dell'aula %s.",
+	details: map[string]string{
+		"asking the server": "richiesta al server", "waiting for the order": "attesa dell'ordine", "loading drivers": "caricamento dei driver",
+		"asking for an address": "richiesta di un indirizzo", "reporting to the server": "rapporto al server", "helping the others": "aiuta gli altri",
+		"clearing the old partition table": "cancellazione della vecchia tabella", "fetching the description of the image": "lettura della descrizione dell'immagine",
+		"the server does not answer, trying again": "il server non risponde, nuovo tentativo",
+	},
+}
