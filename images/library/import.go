@@ -18,7 +18,7 @@ type ImportOptions struct {
 	File     string   // the disk, in any form that images/unpack knows; only read
 	MaxSize  int64    // longest disk that is unpacked, in bytes; 0 = unpack.DefaultMaxSize
 	Wrap     bool     // File is a bare filesystem: put a GPT around it
-	Cell     int64    // cell size in bytes; 0 = that of the image's newest version, else by size
+	Cell     int64    // cell size in bytes; 0 = that of the image's newest version, else manifest.DefaultCell
 	Force    []string // guards to override: ForceDirty, ForceHibernated, ForceUnchanged
 	OSHint   string   // free text for people
 	Hooks    *Hooks   // what every PC gets beside its name; nil = those of the newest version
@@ -174,12 +174,8 @@ func cellFor(o ImportOptions, newest *Version, data int64) (int64, error) {
 		return 0, fmt.Errorf("import image %s: cells of 256 KiB are for images below 8 GiB; this one has %s", o.Name, units.FormatBytes(data))
 	case cell != 0:
 		return cell, nil
-	case data > 256*units.GiB:
-		return 4 * units.MiB, nil
-	case data > 128*units.GiB:
-		return 2 * units.MiB, nil
 	}
-	return manifest.DefaultCell, nil
+	return manifest.DefaultCell(data), nil
 }
 
 // newest opens the newest readable version; nil when there is none.

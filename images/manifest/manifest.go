@@ -29,8 +29,22 @@ const (
 	Unit        = 512     // bytes; every offset and length is a multiple of it
 )
 
-// DefaultCell is the cell size used when nobody asked for another, in bytes.
-const DefaultCell int64 = 1 << 20
+// DefaultCell returns the cell size, in bytes, of an image of whose disk used bytes may have to travel and for which
+// nobody asked for a size. Small cells make an update fetch less and let the last PC of a chain end sooner; they make the
+// compressed form 4 % longer (docs/PERFORMANCE.md), and each costs memory. So the smallest is taken as long as a manifest
+// holds all hashes itself; above that 1 MiB, and the bigger ones when 128 Ki cells are not enough.
+func DefaultCell(used int64) int64 {
+	const mib = 1 << 20
+	switch {
+	case used <= InlineCells*mib/4:
+		return mib / 4
+	case used <= 128<<10*mib:
+		return mib
+	case used <= 256<<10*mib:
+		return 2 * mib
+	}
+	return 4 * mib
+}
 
 // Manifest is manifest.json, format 1. All offsets and sizes are bytes.
 // Make one with Parse or Load; the accessors below need the tables these prepare.

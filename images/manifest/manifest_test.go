@@ -369,3 +369,30 @@ func FuzzDecodeUsed(f *testing.F) {
 		}
 	})
 }
+
+// TestDefaultCell: at the borders, and what they are for.
+func TestDefaultCell(t *testing.T) {
+	const kib, mib, gib = int64(1) << 10, int64(1) << 20, int64(1) << 30
+	for used, want := range map[int64]int64{
+		0: 256 * kib, 300 * mib: 256 * kib, 4 * gib: 256 * kib, 4*gib + 1: mib,
+		40 * gib: mib, 128 * gib: mib, 128*gib + 1: 2 * mib, 256 * gib: 2 * mib, 256*gib + 1: 4 * mib, MaxDisk - 1: 4 * mib,
+	} {
+		if got := DefaultCell(used); got != want {
+			t.Errorf("DefaultCell(%d) = %d; want %d", used, got, want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		a := rapid.Int64Range(0, 4<<40).Draw(t, "used")
+		b := rapid.Int64Range(a, 4<<40).Draw(t, "more")
+		cell := DefaultCell(a)
+		if !slices.Contains(CellSizes(), cell) || DefaultCell(b) < cell {
+			t.Fatalf("cells of %d for %d bytes, of %d for %d", cell, a, DefaultCell(b), b)
+		}
+		if a/cell > MaxPieces {
+			t.Fatalf("%d bytes in cells of %d exceed the limit of a manifest", a, cell)
+		}
+		if a > 4*gib && a/cell < 4096 {
+			t.Fatalf("%d bytes in cells of %d are only %d cells", a, cell, a/cell)
+		}
+	})
+}
