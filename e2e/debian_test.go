@@ -23,11 +23,10 @@ import (
 
 const gib = 1 << 30
 
-// What of an image a PC may fetch again, in parts of a hundred cells. Of cells of 1 MiB,
-// the default, it is more than twice as much: growing writes all copies of the
-// superblock, each in a cell of its own, and this Debian is small.
+// What of an image a PC may fetch again, in parts of a hundred cells of the default
+// size, 256 KiB for a Debian as small as this. Of cells of 1 MiB it is more than twice as
+// much: growing writes all copies of the superblock, each in a cell of its own.
 const (
-	cellSize      = "256KiB"
 	maxBootedOnce = 3 // the same version, after the PC has run it once
 	maxPackage    = 5 // a version with one small package more
 )
@@ -131,7 +130,7 @@ for k in etc/ssh/ssh_host_*_key; do ssh-keygen -y -f "$k" | cut -d' ' -f1,2; don
 // that disk by other programs' means.
 func (r *debianRoom) capture() (version string) {
 	r.t.Helper()
-	job, err := r.s.AdminJob(r.t.Context(), "image", "capture", "debian", "--host", r.ref.Name, "--cell", cellSize, "--after", "poweroff", "--detach")
+	job, err := r.s.AdminJob(r.t.Context(), "image", "capture", "debian", "--host", r.ref.Name, "--after", "poweroff", "--detach")
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -106,7 +106,7 @@ func (l *Library) capture(ctx context.Context, o CaptureOptions, d Draft, progre
 	if err != nil {
 		return nil, err
 	}
-	c.cell, err = cellFor(ImportOptions{Name: o.Name, Cell: o.Cell}, newest, manifest.Sum(d.Used))
+	c.cell, err = cellFor(ImportOptions{Name: o.Name, Cell: o.Cell}, newest, d.Used)
 	if newest != nil {
 		err = closeInto(err, newest.Close())
 	}

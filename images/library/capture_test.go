@@ -223,7 +223,7 @@ func TestCaptureRefuses(t *testing.T) {
 	if left := leftovers(t, dir); left != nil {
 		t.Errorf("refused drafts left %q", left)
 	}
-	c := mustCapture(t, l, CaptureOptions{ID: 2, Name: "lab"}, x.draft())
+	c := mustCapture(t, l, CaptureOptions{ID: 2, Name: "lab", Cell: MiB}, x.draft())
 	defer closed(t, c)
 	sum, b := x.cell(0, c.CellSize())
 	other, _ := x.cell(1, c.CellSize())
@@ -260,7 +260,7 @@ func TestCaptureRefuses(t *testing.T) {
 		t.Errorf("unused bytes: Put = %v, next %d", err, c.Next())
 	}
 	x.send(c, 3)
-	if _, err := l.Capture(t.Context(), CaptureOptions{ID: 2, Name: "lab"}, x.draft(), nil); !errors.Is(err, ErrBusy) {
+	if _, err := l.Capture(t.Context(), CaptureOptions{ID: 2, Name: "lab", Cell: MiB}, x.draft(), nil); !errors.Is(err, ErrBusy) {
 		t.Errorf("the same capture twice = %v; want ErrBusy", err)
 	}
 }

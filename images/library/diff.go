@@ -83,6 +83,17 @@ func Compare(ctx context.Context, a, b *Version, progress func(Progress)) (Diff,
 	return d, nil
 }
 
+// NewCells counts the data cells of m that base, an earlier version of the image, does not hold with the same content at
+// the same place.
+func NewCells(m, base *manifest.Manifest) (n int) {
+	for i := range m.Pieces() {
+		if p, ok := base.PieceOf(m.CellOf(i)); !ok || m.Cell != base.Cell || base.PieceSHA256(p) != m.PieceSHA256(i) {
+			n++
+		}
+	}
+	return n
+}
+
 // holds reads a cell of a masked by the used map of b. What cannot be read counts as other content.
 func (v *Version) holds(b *Version, cell int64, buf []byte) bool {
 	if cell >= v.man.GridCells() || v.readCell(cell, buf) != nil {

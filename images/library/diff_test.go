@@ -41,7 +41,7 @@ func TestCompare(t *testing.T) {
 	k := fixture.New(t, testreq.Tool)
 	disk := golden(t, k)
 	l, _ := newLibrary(t)
-	one := mustImport(t, l, ImportOptions{Name: "lab", File: disk})
+	one := mustImport(t, l, ImportOptions{Name: "lab", File: disk, Cell: MiB})
 	write(t, disk, MiB+1000, []byte("new core image"))
 	write(t, disk, swapAt, fixture.Random(77, 4096)) // no swap any more: the whole partition counts
 	root := k.Ext(rootSize, k.Tree(3, 20, 200<<10), "-t", "ext4", "-b", "1024", "-L", "root")
@@ -66,6 +66,9 @@ func TestCompare(t *testing.T) {
 		if diff := cmp.Diff(DiffPart{Fetch: d.Fetch, Bytes: d.Bytes, Zero: d.Zero}, sum); diff != "" {
 			t.Errorf("%s: the partitions do not add up:\n%s", c.name, diff)
 		}
+		if n := NewCells(c.to.man, c.from.man); n < d.Fetch || n > d.Fetch+3 {
+			t.Errorf("%s: %d new cells, %d to fetch", c.name, n, d.Fetch)
+		}
 		if d.Parts[1].Fetch != 1 || d.Parts[2].Fetch != 0 || d.Parts[4].Fetch == 0 {
 			t.Errorf("%s: by partition %+v; want one cell of the first, none of the second, some of the fourth", c.name, d.Parts)
 		}
@@ -76,5 +79,11 @@ func TestCompare(t *testing.T) {
 	other := mustImport(t, l, ImportOptions{Name: "fine", File: disk, Cell: 256 << 10})
 	if _, err := Compare(t.Context(), one, other, nil); err == nil {
 		t.Error("versions with other cells = nil error")
+	}
+	if n, all := NewCells(other.man, one.man), other.man.Pieces(); n != all {
+		t.Errorf("%d of %d cells new beside a version with other cells; want all", n, all)
+	}
+	if n := NewCells(one.man, one.man); n != 0 {
+		t.Errorf("%d cells new beside itself", n)
 	}
 }

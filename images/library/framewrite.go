@@ -24,6 +24,8 @@ const (
 	frameHead   = 8 + 4 + 4 + 32
 	frameEntry  = 16
 	frameDigest = 32
+
+	aheadBytes = 16 << 20 // of cells that may be ready before their turn, at least: small cells must not stall the workers
 )
 
 // trailerLen is the length of everything behind the frames of n pieces.
@@ -48,7 +50,7 @@ type frameWriter struct {
 
 func newFrameWriter(dir string, cell int64) (*frameWriter, error) {
 	workers := runtime.GOMAXPROCS(0)
-	w := &frameWriter{cell: cell, encs: make(chan *frame.Encoder, workers), ahead: int64(4 * workers),
+	w := &frameWriter{cell: cell, encs: make(chan *frame.Encoder, workers), ahead: max(int64(4*workers), aheadBytes/cell),
 		early: map[int64][]byte{}, moved: make(chan struct{})}
 	for range workers {
 		e, err := frame.NewEncoder(int(cell))

@@ -18,7 +18,7 @@ type ImportOptions struct {
 	File     string   // the disk, in any form that images/unpack knows; only read
 	MaxSize  int64    // longest disk that is unpacked, in bytes; 0 = unpack.DefaultMaxSize
 	Wrap     bool     // File is a bare filesystem: put a GPT around it
-	Cell     int64    // cell size in bytes; 0 = that of the image's newest version, else by size
+	Cell     int64    // cell size in bytes; 0 = that of the image's newest version, else manifest.DefaultCell
 	Force    []string // guards to override: ForceDirty, ForceHibernated, ForceUnchanged
 	OSHint   string   // free text for people
 	Hooks    *Hooks   // what every PC gets beside its name; nil = those of the newest version
@@ -142,7 +142,7 @@ func (j *importJob) size() error {
 	if j.base, err = newBase(newest, j.opt.Codec == CodecZstd); err != nil {
 		return fmt.Errorf("import image %s: %w", j.opt.Name, errors.Join(err, newest.Close()))
 	}
-	if j.cell, err = cellFor(j.opt, newest, manifest.Sum(j.work)); err != nil {
+	if j.cell, err = cellFor(j.opt, newest, j.work); err != nil {
 		return err
 	}
 	if cells := countCells(manifest.TouchedCells(j.work, j.cell)); cells > manifest.MaxPieces {
@@ -159,7 +159,7 @@ func countCells(runs []manifest.Run) (n int64) {
 }
 
 // cellFor settles the cell size. It is fixed per image name: versions with different cells could not be compared.
-func cellFor(o ImportOptions, newest *Version, data int64) (int64, error) {
+func cellFor(o ImportOptions, newest *Version, data []manifest.Extent) (int64, error) {
 	fixed := int64(0)
 	if newest != nil {
 		fixed = newest.man.Cell
@@ -170,16 +170,12 @@ func cellFor(o ImportOptions, newest *Version, data int64) (int64, error) {
 		return fixed, nil
 	case fixed != 0 && cell != fixed:
 		return 0, fmt.Errorf("import image %s: its versions have cells of %s; choose that, or another name", o.Name, units.FormatBytes(fixed))
-	case cell == 256*units.KiB && data > 8*units.GiB:
-		return 0, fmt.Errorf("import image %s: cells of 256 KiB are for images below 8 GiB; this one has %s", o.Name, units.FormatBytes(data))
+	case cell == 256*units.KiB && manifest.Sum(data) > 8*units.GiB:
+		return 0, fmt.Errorf("import image %s: cells of 256 KiB are for images below 8 GiB; this one has %s", o.Name, units.FormatBytes(manifest.Sum(data)))
 	case cell != 0:
 		return cell, nil
-	case data > 256*units.GiB:
-		return 4 * units.MiB, nil
-	case data > 128*units.GiB:
-		return 2 * units.MiB, nil
 	}
-	return manifest.DefaultCell, nil
+	return manifest.DefaultCell(data), nil
 }
 
 // newest opens the newest readable version; nil when there is none.

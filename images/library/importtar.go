@@ -78,7 +78,7 @@ func (l *Library) importExport(ctx context.Context, o ImportOptions, fingerprint
 		return "", errors.Join(err, newest.Close())
 	}
 	o.Cell = e.man.Cell
-	if _, err := cellFor(o, newest, e.man.ShippedBytes()); err != nil {
+	if _, err := cellFor(o, newest, e.man.Used()); err != nil {
 		return "", err
 	}
 	return j.adopt(ctx, e)

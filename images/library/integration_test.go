@@ -83,6 +83,91 @@ func TestNoSpace(t *testing.T) {
 	mustImport(t, l, ImportOptions{Name: "lab", File: disk})
 }
 
+// A file system that is full, or fills up, while a terminal is captured: said, nothing is published, and once there is room
+// the same capture goes on where it was.
+func TestNoSpaceToCapture(t *testing.T) {
+	testreq.Root(t)
+	k := fixture.New(t, testreq.Tool)
+	x := newTerminal(t, goldenCopy(t, k))
+	dir := t.TempDir()
+	if err := unix.Mount("labswarm-test", dir, "tmpfs", 0, "size=2m"); err != nil {
+		t.Fatalf("mount tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	l, err := Open(dir, ed25519.NewKeyFromSeed(fixture.Random(5, 32)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := CaptureOptions{ID: 7, Name: "lab"}
+	var full *NoSpaceError
+	if _, err := l.Capture(t.Context(), o, x.draft(), nil); !errors.As(err, &full) || full.Need == 0 {
+		t.Fatalf("Capture into a full disk = %v; want NoSpaceError", err)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	c := mustCapture(t, l, o, x.draft())
+	x.send(c, c.Cells()/3)
+	// Somebody else takes all the rest, to the last page.
+	other, err := os.Create(dir + "/.other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page := make([]byte, 4096); err == nil; {
+		_, err = other.Write(page)
+	}
+	if err := other.Close(); err != nil || !fills(t, dir) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	var put error
+	for ord := c.Next(); ord < c.Cells() && put == nil; ord++ {
+		sum, b := x.cell(ord, c.CellSize())
+		put = c.Put(ord, sum, b)
+	}
+	if !errors.As(put, &full) {
+		t.Errorf("Put on a full disk = %v; want NoSpaceError", put)
+	}
+	at := c.Next()
+	if _, err := c.Publish(t.Context(), nil); err == nil {
+		t.Error("half a capture was published")
+	}
+	closed(t, c)
+	if list, err := l.List(); err != nil || len(list) != 0 {
+		t.Errorf("List = %+v, %v; want nothing", list, err)
+	}
+	if err := os.Remove(dir + "/.other"); err != nil {
+		t.Fatal(err)
+	}
+	c = mustCapture(t, l, o, x.draft())
+	defer closed(t, c)
+	if c.Next() != at || at < c.Cells()/3 {
+		t.Errorf("it goes on at cell %d of %d; it was at %d", c.Next(), c.Cells(), at)
+	}
+	x.send(c, c.Cells())
+	v, err := c.Publish(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer close1(t, v)
+	if res := verified(t, v); !res.OK() || !res.FramesOK() {
+		t.Errorf("Verify = %+v", res)
+	}
+}
+
+// fills tells whether nothing is free in dir.
+func fills(t *testing.T, dir string) bool {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Bavail == 0
+}
+
 // On a file system that can, a new version shares its base's blocks.
 func TestClone(t *testing.T) {
 	testreq.Root(t)

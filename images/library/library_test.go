@@ -132,7 +132,7 @@ func TestImport(t *testing.T) {
 		t.Errorf("phases (-want +got):\n%s", d)
 	}
 	m := v.Manifest()
-	if m.Name != "lab" || m.Boot != "both" || m.OSHint != "Debian 12" || m.Codec != CodecZstd || m.Cell != MiB ||
+	if m.Name != "lab" || m.Boot != "both" || m.OSHint != "Debian 12" || m.Codec != CodecZstd || m.Cell != MiB/4 ||
 		m.Disk.Size != diskSize || m.Disk.Sector != 512 || m.Disk.Label != "gpt" || m.Disk.MinSize != 131*MiB {
 		t.Errorf("manifest = %+v", m)
 	}
@@ -286,7 +286,7 @@ func TestDamage(t *testing.T) {
 	k := fixture.New(t, testreq.Tool)
 	disk := golden(t, k)
 	l, dir := newLibrary(t)
-	v := mustImport(t, l, ImportOptions{Name: "lab", File: disk})
+	v := mustImport(t, l, ImportOptions{Name: "lab", File: disk, Cell: MiB})
 	m := v.Manifest()
 	raw := filepath.Join(v.Dir(), "disk.raw")
 	// One used byte of a data cell, one of a zero cell, one unused byte.

@@ -19,11 +19,11 @@ func TestTorrentOfAnotherImage(t *testing.T) {
 		"one other hash": func() (string, int64, [][20]byte) {
 			h := append([][20]byte(nil), hashes...)
 			h[3][0] ^= 1
-			return "lab-" + v.Version(), MiB, h
+			return "lab-" + v.Version(), v.man.Cell, h
 		},
-		"a piece less":     func() (string, int64, [][20]byte) { return "lab-" + v.Version(), MiB, hashes[1:] },
-		"other cells":      func() (string, int64, [][20]byte) { return "lab-" + v.Version(), 2 * MiB, hashes },
-		"of other content": func() (string, int64, [][20]byte) { return "other", MiB, hashes },
+		"a piece less":     func() (string, int64, [][20]byte) { return "lab-" + v.Version(), v.man.Cell, hashes[1:] },
+		"other cells":      func() (string, int64, [][20]byte) { return "lab-" + v.Version(), 2 * v.man.Cell, hashes },
+		"of other content": func() (string, int64, [][20]byte) { return "other", v.man.Cell, hashes },
 	} {
 		file, cell, h := change()
 		b, _, err := metainfo.Build(file, cell, h)

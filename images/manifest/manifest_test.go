@@ -369,3 +369,42 @@ func FuzzDecodeUsed(f *testing.F) {
 		}
 	})
 }
+
+// TestDefaultCell: at the borders, and what they are for.
+func TestDefaultCell(t *testing.T) {
+	const kib, mib, gib = int64(1) << 10, int64(1) << 20, int64(1) << 30
+	one := func(n int64) []Extent { return []Extent{{Off: 0, Len: n}} }
+	scattered := func(n int) (out []Extent) { // one block in each cell of 256 KiB
+		for i := range int64(n) {
+			out = append(out, Extent{Off: i * 256 * kib, Len: 4096})
+		}
+		return out
+	}
+	for name, c := range map[string]struct {
+		used []Extent
+		want int64
+	}{
+		"nothing": {nil, 256 * kib}, "300 MiB": {one(300 * mib), 256 * kib}, "4 GiB": {one(4 * gib), 256 * kib}, "above 4 GiB": {one(4*gib + 512), mib},
+		"40 GiB": {one(40 * gib), mib}, "128 GiB": {one(128 * gib), mib}, "above 128 GiB": {one(128*gib + 512), 2 * mib},
+		"256 GiB": {one(256 * gib), 2 * mib}, "above 256 GiB": {one(256*gib + 512), 4 * mib}, "any disk": {one(MaxDisk - 512), 4 * mib},
+		"scattered": {scattered(4 * InlineCells), 256 * kib}, "too scattered": {scattered(4*InlineCells + 1), mib},
+	} {
+		if got := DefaultCell(c.used); got != c.want {
+			t.Errorf("%s: %d; want %d", name, got, c.want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		a := rapid.Int64Range(0, 4<<40).Draw(t, "used")
+		b := rapid.Int64Range(a, 4<<40).Draw(t, "more")
+		cell := DefaultCell(one(a))
+		if !slices.Contains(CellSizes(), cell) || DefaultCell(one(b)) < cell {
+			t.Fatalf("cells of %d for %d bytes, of %d for %d", cell, a, DefaultCell(one(b)), b)
+		}
+		if a/cell > MaxPieces {
+			t.Fatalf("%d bytes in cells of %d exceed the limit of a manifest", a, cell)
+		}
+		if a > 4*gib && a/cell < 4096 {
+			t.Fatalf("%d bytes in cells of %d are only %d cells", a, cell, a/cell)
+		}
+	})
+}

@@ -155,7 +155,7 @@ func TestCaptureFromAStranger(t *testing.T) {
 	for st.Phase == api.CaptureOpening {
 		a.ok("GET", api.RouteCapture, nil, &st)
 	}
-	if st.Phase != api.CaptureReceiving || st.Cells != 4 || st.CellBytes != 1<<20 {
+	if st.Phase != api.CaptureReceiving || st.Cells != 16 || st.CellBytes != 256<<10 {
 		t.Fatalf("after the draft: %+v", st)
 	}
 	junk := cells.Head{Len: 5, Sum: [32]byte{1}}
@@ -177,9 +177,9 @@ func TestCaptureFromAStranger(t *testing.T) {
 	if st.Phase != api.CaptureReceiving || st.Next != 0 {
 		t.Errorf("finished with nothing: %+v", st)
 	}
-	// Four zero cells are no disk: the readers find no table, nothing is published.
+	// Zero cells are no disk: the readers find no table, nothing is published.
 	var zeros []byte
-	for i := range 4 {
+	for i := range st.Cells {
 		zeros = cells.Append(zeros, cells.Head{Ord: i})
 	}
 	if status, p := a.body(api.RouteCaptureCells, zeros); status != http.StatusOK {
@@ -190,7 +190,7 @@ func TestCaptureFromAStranger(t *testing.T) {
 		a.ok("GET", api.RouteCapture, nil, &st)
 	}
 	if st.Phase != api.CaptureFailed || st.Code != api.CodeCapture || !strings.Contains(st.Error, "no partition table") {
-		t.Errorf("four zero cells: %+v", st)
+		t.Errorf("zero cells: %+v", st)
 	}
 	if list, err := s.cli.Images(t.Context()); err != nil || len(list) != 1 {
 		t.Errorf("images: %+v, %v", list, err)

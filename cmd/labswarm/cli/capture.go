@@ -69,7 +69,7 @@ one), 1 it was refused, failed or cancelled, 11 the host is busy, 130 interrupte
 	f.StringVar(&r.Host, "host", "", "the host whose disk is read")
 	f.StringArrayVar(&r.Force, "force", nil, "override one guard by its name; may be repeated; recorded in the image for ever")
 	f.StringVar(&r.Base, "base", "", "`VERSION` of the image, or latest: cells that are like its own are not sent again")
-	f.StringVar(&cell, "cell", "", "cell size, for example 1MiB; a new image only")
+	f.StringVar(&cell, "cell", "", "cell size, 256KiB, 1MiB, 2MiB or 4MiB; a new image only; default: 256KiB up to 4 GiB of used bytes, then 1MiB or more")
 	f.StringVar(&r.After, "after", "reboot", "what the host does then: reboot or poweroff")
 	f.DurationVar(&expires, "expires", 0, "how long the host stays armed; 0 = 4h")
 	f.BoolVar(&detach, "detach", false, "do not wait")

@@ -65,16 +65,41 @@ func (e *env) library() (*library.Library, error) {
 func (e *env) imported(v *library.Version) (err error) {
 	defer func() { err = errors.Join(err, v.Close()) }()
 	m := v.Manifest()
+	fresh := e.newCells(m)
 	if e.json {
-		return e.printJSON(versionJSON(v))
+		out := versionJSON(v)
+		if fresh >= 0 {
+			out["new_cells"] = fresh
+		}
+		return e.printJSON(out)
 	}
 	on := ""
-	if m.Base != "" {
+	switch {
+	case fresh >= 0:
+		on = fmt.Sprintf(", made on %s (%d of %d cells new)", m.Base, fresh, m.Pieces())
+	case m.Base != "":
 		on = ", made on " + m.Base
 	}
 	return e.printf("%s/%s: %d cells of %s to ship (%s), disk of %s, smallest target %s%s\n",
 		v.Name(), v.Version(), m.Pieces(), units.FormatBytes(m.Cell), units.FormatBytes(int64(m.Pieces())*m.Cell),
 		units.FormatBytes(m.Disk.Size), units.FormatBytes(m.Disk.MinSize), on)
+}
+
+// newCells counts what a new version has beside its base; -1: it has none, or none that can be read.
+func (e *env) newCells(m *manifest.Manifest) int {
+	if m.Base == "" {
+		return -1
+	}
+	lib, err := e.library()
+	if err != nil {
+		return -1
+	}
+	base, err := lib.Get(m.Name, m.Base)
+	if err != nil {
+		return -1
+	}
+	defer func() { _ = base.Close() }() // only read
+	return library.NewCells(m, base.Manifest())
 }
 
 // versionJSON is the stable JSON of one version.

@@ -43,7 +43,7 @@ behind. Hooks of the newest version stay, unless --hooks says otherwise. --dry-r
 			return e.importImage(cmd.Context(), f, args[0], args[1])
 		},
 	}
-	cmd.Flags().StringVar(&f.cell, "cell", "", "cell size, for example 1MiB; a new image only")
+	cmd.Flags().StringVar(&f.cell, "cell", "", "cell size, 256KiB, 1MiB, 2MiB or 4MiB; a new image only; default: 256KiB up to 4 GiB of used bytes, then 1MiB or more")
 	cmd.Flags().StringVar(&f.maxSize, "max-size", units.FormatBytes(unpack.DefaultMaxSize), "longest disk that is unpacked from another format")
 	cmd.Flags().StringSliceVar(&f.force, "force", nil, "override a guard by its name; recorded in the image for ever")
 	cmd.Flags().StringVar(&f.codec, "codec", library.CodecZstd, "zstd makes compressed cells beside the image, none does not")
