@@ -45,7 +45,7 @@ func views() map[string]view {
 		"hosts":         {View: hosts.State{}}, "log": {View: logs.State{}},
 		"images": {images.State{Open: true}, imageFacts()}, "images-unread": {View: images.State{}},
 		"images-healing": {images.State{State: list.State{Key: "exam/3"}, Open: true}, imageFacts()},
-		"report": {report.State{Job: 118}, tuitest.Summary(118)}, "report-unread": {View: report.State{Job: 118}},
+		"report":         {report.State{Job: 118}, tuitest.Summary(118)}, "report-unread": {View: report.State{Job: 118}},
 		"reports": {report.List{}, tuitest.Reports()}, "relays-still": {View: relays.State{Job: 116}},
 		"doctor": {doctor.State{}, doctor.Found(tuitest.Checkup())}, "doctor-running": {View: doctor.State{}},
 	}
