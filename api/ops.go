@@ -53,7 +53,8 @@ func Worst(checks []Check) string {
 	return worst
 }
 
-// RouteReports are the kept reports of jobs: GET []ReportInfo; /{job} GET Rendered, ?format=json|csv|md|html.
+// RouteReports are the kept reports of jobs: GET []ReportInfo; /{job} GET Rendered, ?format=json|csv|md|html;
+// /{job}/summary GET ReportSummary.
 const RouteReports = "/v1/reports"
 
 // ReportInfo is a line of the list of reports.
@@ -71,5 +72,47 @@ type ReportInfo struct {
 // Rendered is a report as a document.
 type Rendered struct {
 	Name string `json:"name"` // for a file
+	Text string `json:"text"`
+}
+
+// ReportSummary is a report for people: verdict first, seats second, figures last. GET /v1/reports/{job}/summary.
+type ReportSummary struct {
+	Job       uint64         `json:"job"`
+	Kind      string         `json:"kind,omitempty"` // "" = deployment, capture
+	Room      string         `json:"room"`
+	Image     string         `json:"image"` // name/version
+	Verdict   string         `json:"verdict"`
+	Created   time.Time      `json:"created"`
+	DurationS float64        `json:"duration_s"`
+	Hosts     int            `json:"hosts"`
+	Ready     int            `json:"ready"`  // of them with the new image, read back
+	Groups    []ReportGroup  `json:"groups"` // the worst first, without empty ones
+	Warnings  []ReportHost   `json:"warnings"`
+	Figures   []ReportFigure `json:"figures"`
+}
+
+// Names of ReportGroup: what a host's user finds in the morning.
+const (
+	GroupNotUsable = "NOT USABLE"
+	GroupOldImage  = "USABLE, OLD IMAGE"
+	GroupBusy      = "NOT AT ITS END"
+	GroupReady     = "NEW IMAGE"
+)
+
+// ReportGroup is the hosts with one outcome, by name.
+type ReportGroup struct {
+	Name  string       `json:"name"`
+	Hosts []ReportHost `json:"hosts"`
+}
+
+// ReportHost is a host with a sentence about it, "" = nothing to say.
+type ReportHost struct {
+	Host string `json:"host"`
+	Text string `json:"text"`
+}
+
+// ReportFigure is a figure with its name.
+type ReportFigure struct {
+	Name string `json:"name"`
 	Text string `json:"text"`
 }

@@ -28,3 +28,8 @@ func (c *Client) Reports(ctx context.Context) (r []api.ReportInfo, err error) {
 func (c *Client) Rendered(ctx context.Context, job uint64, format string) (r api.Rendered, err error) {
 	return r, c.call(ctx, http.MethodGet, api.RouteReports+"/"+strconv.FormatUint(job, 10)+"?format="+url.QueryEscape(format), nil, &r)
 }
+
+// ReportSummary is a job's report as people read it.
+func (c *Client) ReportSummary(ctx context.Context, job uint64) (r api.ReportSummary, err error) {
+	return r, c.call(ctx, http.MethodGet, api.RouteReports+"/"+strconv.FormatUint(job, 10)+"/summary", nil, &r)
+}

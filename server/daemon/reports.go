@@ -163,19 +163,37 @@ func (a adminService) Rendered(ctx context.Context, id uint64, format string) (a
 		return api.Rendered{}, &api.Problem{Status: http.StatusBadRequest, Title: "bad request", Code: api.CodeUsage,
 			Detail: fmt.Sprintf("format %q is not known, use %s", format, strings.Join(report.Formats, ", "))}
 	}
-	rep, err := a.s.kept(id)
+	rep, err := a.report(ctx, id)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			a.s.log.Warn("kept report", "job", id, "err", err)
-		}
-		j, err := a.Job(ctx, id)
-		if err != nil {
-			return api.Rendered{}, err
-		}
-		rep = report.Make(j, time.Now())
+		return api.Rendered{}, err
 	}
 	raw, err := report.Render(rep, format)
 	return api.Rendered{Name: fmt.Sprintf("job-%d.%s", id, format), Text: string(raw)}, err
+}
+
+// report is the kept report of an ended job, else one of what the store holds now.
+func (a adminService) report(ctx context.Context, id uint64) (report.Report, error) {
+	rep, err := a.s.kept(id)
+	if err == nil {
+		return rep, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		a.s.log.Warn("kept report", "job", id, "err", err)
+	}
+	j, err := a.Job(ctx, id)
+	if err != nil {
+		return report.Report{}, err
+	}
+	return report.Make(j, time.Now()), nil
+}
+
+// ReportSummary implements httpapi.ReportService.
+func (a adminService) ReportSummary(ctx context.Context, id uint64) (api.ReportSummary, error) {
+	rep, err := a.report(ctx, id)
+	if err != nil {
+		return api.ReportSummary{}, err
+	}
+	return rep.Summary(), nil
 }
 
 // Reports implements httpapi.ReportService, the newest first.

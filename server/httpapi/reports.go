@@ -14,6 +14,8 @@ type ReportService interface {
 	Reports(ctx context.Context) ([]api.ReportInfo, error)
 	// Rendered is one report as json, csv, md or html.
 	Rendered(ctx context.Context, job uint64, format string) (api.Rendered, error)
+	// ReportSummary is one report as people read it.
+	ReportSummary(ctx context.Context, job uint64) (api.ReportSummary, error)
 }
 
 func (a *Admin) reportRoutes() []Route {
@@ -29,6 +31,17 @@ func (a *Admin) reportRoutes() []Route {
 				return err
 			}
 			return answer(w, doc)
+		}},
+		{Method: "GET", Path: api.RouteReports + "/{id}/summary", Summary: "one report as people read it: verdict, seats, figures", Out: api.ReportSummary{}, h: func(w http.ResponseWriter, r *http.Request) error {
+			id, err := jobID(r)
+			if err != nil {
+				return err
+			}
+			sum, err := a.svc.ReportSummary(r.Context(), id)
+			if err != nil {
+				return err
+			}
+			return answer(w, sum)
 		}},
 	}
 }

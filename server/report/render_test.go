@@ -207,3 +207,30 @@ func BenchmarkHTML500(b *testing.B) {
 		}
 	}
 }
+
+// TestSummary: what the console shows is what the documents say, without what could drive a terminal.
+func TestSummary(t *testing.T) {
+	r := sample()
+	s := r.Summary()
+	if s.Verdict != "PARTIAL" || s.Hosts != 4 || s.Ready != 2 || s.DurationS != 1320 || s.Image != "win11/2026-11-19.1" {
+		t.Errorf("summary: %+v", s)
+	}
+	var names []string
+	for _, g := range s.Groups {
+		names = append(names, fmt.Sprintf("%s %d", g.Name, len(g.Hosts)))
+		for _, h := range g.Hosts {
+			if strings.ContainsAny(h.Host+h.Text, "\x1b\n") {
+				t.Errorf("%q, %q", h.Host, h.Text)
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{"NOT USABLE 1", "USABLE, OLD IMAGE 1", "NEW IMAGE 2"}, names); diff != "" {
+		t.Errorf("groups (-want +got):\n%s", diff)
+	}
+	if got := s.Groups[2].Hosts[1]; got.Host != "a02" || got.Text != "96 cells kept, 4000 fetched; 4.00 GiB server, 0 B PCs; booted" {
+		t.Errorf("a host with the image: %+v", got)
+	}
+	if len(s.Warnings) != 1 || len(s.Figures) < 5 || s.Figures[0].Text != "2 of 4" {
+		t.Errorf("warnings %+v, figures %+v", s.Warnings, s.Figures)
+	}
+}

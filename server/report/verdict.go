@@ -21,7 +21,7 @@ const (
 
 // String is the class for people.
 func (c Class) String() string {
-	return [...]string{"NOT USABLE", "USABLE, OLD IMAGE", "NOT AT ITS END", "NEW IMAGE"}[c]
+	return [...]string{api.GroupNotUsable, api.GroupOldImage, api.GroupBusy, api.GroupReady}[c]
 }
 
 // Class of a host.

@@ -16,12 +16,15 @@ import (
 	"labswarm/tui/component"
 	"labswarm/tui/keymap"
 	"labswarm/tui/screen"
+	"labswarm/tui/screen/doctor"
 	"labswarm/tui/screen/host"
 	"labswarm/tui/screen/hosts"
 	"labswarm/tui/screen/images"
 	"labswarm/tui/screen/job"
 	"labswarm/tui/screen/jobs"
 	"labswarm/tui/screen/logs"
+	"labswarm/tui/screen/relays"
+	"labswarm/tui/screen/report"
 	"labswarm/tui/screen/rooms"
 	"labswarm/tui/screen/schedules"
 	"labswarm/tui/theme"
@@ -70,7 +73,8 @@ func (c command) begin() command {
 func (c command) line() string { return ":" + c.text + "_" }
 
 // words are the commands that take no name.
-var words = []string{"rooms", "jobs", "images", "schedules", "hosts", "log", "help", "theme", "symbols", "room", "host", "job", "code", "q"}
+var words = []string{"rooms", "jobs", "images", "schedules", "hosts", "log", "help", "theme", "symbols", "room", "host", "job", "code", "q",
+	"relay", "reports", "report", "doctor"}
 
 func (m *model) typeCommand(key string) tea.Cmd {
 	c := &m.command
@@ -216,6 +220,18 @@ func (m *model) goToNamed(word, name string) tea.Cmd {
 		if id, err := strconv.ParseUint(name, 10, 64); err == nil && m.s.Job(id) != nil {
 			v = job.State{ID: id}
 		}
+	case "relay":
+		if id, err := strconv.ParseUint(name, 10, 64); err == nil && m.s.Job(id) != nil {
+			v = relays.State{Job: id}
+		}
+	case "report":
+		if id, err := strconv.ParseUint(name, 10, 64); err == nil { // also of a job that is not listed any more
+			v = report.State{Job: id}
+		}
+	case "reports":
+		v = report.List{}
+	case "doctor":
+		v = doctor.State{}
 	default:
 		m.note = "there is no command " + strconv.Quote(word) + "; tab shows what there is"
 		return nil
@@ -246,7 +262,7 @@ func (m *model) complete(text string) string {
 				names = append(names, m.s.Rooms[i].Hosts[k].Name)
 			}
 		}
-	case "job":
+	case "job", "relay", "report":
 		for _, j := range m.s.Jobs {
 			names = append(names, strconv.FormatUint(j.ID, 10))
 		}

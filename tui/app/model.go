@@ -1,8 +1,10 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -266,6 +268,9 @@ func (m *model) take(e screen.Effect) tea.Cmd {
 	if e.Open != nil {
 		m.open(e.Open)
 	}
+	if word, name, _ := strings.Cut(e.Name, " "); word != "" {
+		return m.goToNamed(word, name)
+	}
 	if e.Do != nil {
 		return m.do(*e.Do)
 	}
@@ -337,7 +342,7 @@ func (m *model) read() tea.Cmd {
 	p.query, p.at, p.busy = q.Key, m.now, true
 	ctx, c, id := m.ctx, m.client, p.id
 	return func() tea.Msg {
-		ctx, cancel := context.WithTimeout(ctx, readLimit)
+		ctx, cancel := context.WithTimeout(ctx, cmp.Or(q.Limit, readLimit))
 		defer cancel()
 		data, err := q.Read(ctx, c)
 		if err != nil {

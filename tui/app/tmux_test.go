@@ -151,8 +151,22 @@ func TestRealTerminal(t *testing.T) {
 	p.await(">a05  !! DW write", "118 [")
 	p.run("resize-window", "-x", "30", "-y", "12")
 	p.await("terminal too small")
+	p.run("resize-window", "-x", "10", "-y", "5")
+	p.await("terminal ~")
 	p.run("resize-window", "-x", "120", "-y", "40")
 	p.await(">a01 00<  60.0 MiB/s")
+
+	// Resized while frames are on their way: nothing of a wider or higher frame stays.
+	for i := range 12 {
+		srv.Change(func(f *snapshot.Facts) { f.Jobs[0].Percent = float64(60 + i) })
+		p.run("resize-window", "-x", fmt.Sprint(60+7*(i%5)), "-y", fmt.Sprint(14+5*(i%3)))
+		p.keys("l", "2", "1")
+	}
+	p.run("resize-window", "-x", "80", "-y", "24")
+	srv.Change(func(f *snapshot.Facts) { f.Jobs[0].Percent = 93 })
+	if s := p.await("93 %", "? help   q quit"); strings.Count(s, "labswarm  lab1") != 1 || strings.Count(s, "q quit") != 1 {
+		t.Errorf("remains of other sizes:\n%s", s)
+	}
 	p.keys("q")
 	p.awaitShell()
 }

@@ -2,9 +2,11 @@ package component
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"labswarm/api"
 	"labswarm/internal/units"
 	"labswarm/tui/snapshot"
 )
@@ -80,6 +82,21 @@ func Path(h *snapshot.Host) string {
 	if len(s.Fallbacks) > 0 {
 		out += ", else " + strings.Join(s.Fallbacks, " ")
 	}
+	return out
+}
+
+// Children are the hosts of a job that a host feeds now, by name.
+func Children(j *api.Job, host string) []string {
+	var out []string
+	if j == nil {
+		return nil
+	}
+	for i := range j.Slots {
+		if j.Slots[i].Parent == host {
+			out = append(out, j.Slots[i].Host)
+		}
+	}
+	slices.SortFunc(out, snapshot.Natural)
 	return out
 }
 

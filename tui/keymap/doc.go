@@ -17,6 +17,7 @@ func names() []named {
 		{Rooms, "Rooms", "room ls"}, {Jobs, "Jobs", "job ls"}, {Images, "Images", "image ls"}, {Schedules, "Schedules", "schedule ls"}, {Hosts, "Hosts", "host ls"},
 		{Log, "Log", "events"}, {Host, "Host", "host show NAME"}, {Job, "Job", "job watch JOB"},
 		{NewJob1, "New job: image and room", "job create --image NAME --room ROOM"}, {NewJob2, "New job: plan", "job create --dry-run"},
+		{Relays, "Relays of a job", "job watch JOB"}, {Reports, "Reports", "report ls"}, {Report, "Report of a job", "job report JOB"}, {Doctor, "Doctor", "doctor"},
 		{Questions, "Questions and new PCs", "host questions"}, {Help, "Help", "help"},
 	}
 }
@@ -26,7 +27,8 @@ func names() []named {
 func (b Binding) Moves() bool {
 	switch b.ID {
 	case Quit, QuitNow, ShowHelp, Back, Open, Up, Down, Left, Right, First, Last, PageUp, PageDown, NextRoom, PrevRoom, Refresh,
-		Filter, Command, Sort, Follow, RoomJob, Mark, MarkAll, Dense, GoQuestions:
+		Filter, Command, Sort, Follow, RoomJob, Mark, MarkAll, Dense, GoQuestions,
+		ShowRelays, ShowReport, ShowReports, ShowDoctor:
 		return true
 	}
 	for _, t := range Tops() {

@@ -25,11 +25,16 @@ const (
 	Confirm // takes all keys itself, as the form of a new job does
 	Schedules
 	Questions // and new PCs; their choices
-	Help      // the last
-	tops      = Rooms | Jobs | Images | Schedules | Hosts | Log
-	lists     = Jobs | Images | Schedules | Hosts | Log
-	asks      = NewJob1 | NewJob2
-	All       = tops | Host | Job | asks | Questions | Help
+	Relays    // who feeds whom in a job
+	Reports   // the kept reports
+	Report    // one of them
+	Doctor
+	Help  // the last
+	pages = Relays | Reports | Report | Doctor
+	tops  = Rooms | Jobs | Images | Schedules | Hosts | Log
+	lists = Jobs | Images | Schedules | Hosts | Log
+	asks  = NewJob1 | NewJob2
+	All   = tops | Host | Job | asks | Questions | pages | Help
 )
 
 // Top is a screen that is reached by its number from anywhere.
@@ -120,6 +125,14 @@ const (
 	Bind        ID = "bind"
 	RunNow      ID = "run-now"
 	Delete      ID = "delete"
+	ShowRelays  ID = "relays"
+	ShowReport  ID = "report"
+	ShowReports ID = "reports"
+	ShowDoctor  ID = "doctor"
+	Examine     ID = "examine"
+	Pin         ID = "pin"
+	Remove      ID = "remove"
+	Capture     ID = "capture"
 )
 
 // State is what decides whether a key is of use now.
@@ -198,6 +211,21 @@ func Default() Map {
 		}
 		return act(s)
 	}
+	failed := func(s State) (bool, string) {
+		if s.Hosts == 0 {
+			return false, "every host has the image, or is still at it"
+		}
+		return act(s)
+	}
+	capture := func(s State) (bool, string) {
+		if s.Hosts == 0 {
+			return hosts(s)
+		}
+		if !s.Idle {
+			return false, "the host is in a running job"
+		}
+		return act(s)
+	}
 	job := func(s State) (bool, string) { return s.Job, "this room has had no job" }
 	out := Map{
 		{ID: Open, Screens: Rooms, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host: facts and timeline", When: hosts},
@@ -259,6 +287,28 @@ func Default() Map {
 		{ID: Bind, Screens: Questions, Keys: []string{"b"}, Show: "b", Help: "code", Long: "give the PC that shows a code its seat", Twin: "host enrol CODE --room ROOM", When: act},
 		{ID: Back, Screens: Questions, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one level back"},
 		{ID: Dense, Screens: Rooms, Keys: []string{"z"}, Show: "z", Long: "the dense map, three columns a seat, and back", When: hosts},
+		{ID: ShowRelays, Screens: Job, Keys: []string{"v"}, Show: "v", Help: "relays", Long: "who feeds whom: the chains of the job", When: items},
+		{ID: ShowReport, Screens: Job, Keys: []string{"R"}, Show: "R", Help: "report", Long: "the job's report: verdict, seats, figures", When: items},
+		{ID: ShowReports, Screens: Jobs, Keys: []string{"R"}, Show: "R", Help: "reports", Long: "the kept reports of jobs"},
+		{ID: ShowDoctor, Screens: Jobs | Log, Keys: []string{"d"}, Show: "d", Help: "doctor", Long: "examine server, machine and network"},
+		{ID: Examine, Screens: Doctor, Keys: []string{"r"}, Show: "r", Help: "again", Long: "examine once more", Twin: "doctor"},
+		{ID: Open, Screens: Relays, Keys: []string{"enter"}, Show: "enter", Help: "host", Long: "open the selected host", When: items},
+		{ID: Open, Screens: Reports, Keys: []string{"enter"}, Show: "enter", Help: "open", Long: "open the selected report", When: items},
+		{ID: Save, Screens: Report, Keys: []string{"o"}, Show: "o", Help: "save", Long: "save the report into the working folder: choose html, csv, md or json", Twin: "job report JOB --format FORMAT", When: items},
+		{ID: NewJob, Screens: Report, Keys: []string{"n"}, Show: "n", Help: "new job", Long: "new job for the hosts that did not get the image", Twin: "job create --image NAME --hosts HOSTS", When: failed},
+		{ID: Pin, Screens: Images, Keys: []string{"P"}, Show: "P", Help: "pin", Long: "keep the version from being removed, or end that", Twin: "image pin NAME/VERSION", When: change},
+		{ID: Remove, Screens: Images, Keys: []string{"D"}, Show: "D", Help: "delete", Long: "remove the version; its name has to be typed", Twin: "image rm NAME/VERSION", When: change},
+		{ID: Capture, Screens: Host, Keys: []string{"c"}, Show: "c", Help: "capture", Long: "make an image of the host's disk; nothing is written to it", Twin: "image capture NAME --host HOST", When: capture},
+		{ID: Back, Screens: pages, Keys: []string{"esc"}, Show: "esc", Help: "back", Long: "one level back"},
+		{ID: Left, Screens: Relays, Keys: []string{"left", "h"}, Show: "left h", Help: "previous", Long: "previous host of the chain", When: items},
+		{ID: Right, Screens: Relays, Keys: []string{"right", "l"}, Show: "right l", Help: "next", Long: "next host of the chain", When: items},
+		{ID: Up, Screens: pages, Keys: []string{"up", "k"}, Show: "up k", Long: "line above", When: items},
+		{ID: Down, Screens: pages, Keys: []string{"down", "j"}, Show: "down j", Long: "line below", When: items},
+		{ID: First, Screens: pages, Keys: []string{"g", "home"}, Show: "g home", Long: "to the beginning", When: items},
+		{ID: Last, Screens: pages, Keys: []string{"G", "end"}, Show: "G end", Long: "to the end", When: items},
+		{ID: PageUp, Screens: pages, Keys: []string{"pgup", "ctrl+b"}, Show: "pgup", Long: "one screen up", When: items},
+		{ID: PageDown, Screens: pages, Keys: []string{"pgdown", "ctrl+f"}, Show: "pgdown", Long: "one screen down", When: items},
+		{ID: Filter, Screens: Reports, Keys: []string{"/"}, Show: "/", Help: "filter", Long: "show only lines that match, for example: room=A101 result=partial"},
 
 		{ID: Command, Screens: All, Keys: []string{":"}, Show: ":", Long: "go to something by its name: room A101, host a13, job 118; tab completes"},
 		{ID: Refresh, Screens: All &^ Help, Keys: []string{"ctrl+r"}, Show: "ctrl+r", Long: "read everything from the server again"},

@@ -40,6 +40,7 @@ func (in In) Stale() bool { return in.S.Stale(in.Now) }
 type Query struct {
 	Key   string        // two queries with equal keys are the same reading; "" = none
 	Every time.Duration // read again so often, 0 = only for another Key
+	Limit time.Duration // patience with the reading, 0 = the usual
 	Read  func(ctx context.Context, c *client.Client) (any, error)
 }
 
@@ -62,6 +63,7 @@ type Effect struct {
 	Open View    // a view above this one
 	Back bool    // close this view
 	Go   View    // in place of the whole stack: another top-level screen
+	Name string  // open what the ":" line calls so: "report 118", for screens that cannot know each other
 	Do   *Action // refused while the picture is stale, and for read-only consoles
 	Note string  // one line for the person
 }

@@ -12,13 +12,17 @@ import (
 	"labswarm/tui/keymap"
 	"labswarm/tui/screen"
 	"labswarm/tui/screen/confirm"
+	"labswarm/tui/screen/doctor"
 	"labswarm/tui/screen/hosts"
 	"labswarm/tui/screen/images"
 	"labswarm/tui/screen/job"
 	"labswarm/tui/screen/jobs"
+	"labswarm/tui/screen/list"
 	"labswarm/tui/screen/logs"
 	"labswarm/tui/screen/newjob"
 	"labswarm/tui/screen/questions"
+	"labswarm/tui/screen/relays"
+	"labswarm/tui/screen/report"
 	"labswarm/tui/screen/rooms"
 	"labswarm/tui/screen/schedules"
 	"labswarm/tui/snapshot"
@@ -46,6 +50,10 @@ func views() map[string]view {
 		"questions": {questions.State{Room: "A101"}, waiting()}, "questions-none": {questions.State{}, questions.Facts{}}, "questions-choice": {choosing(), waiting()},
 		"bind": {View: pressed(questions.State{Room: "A101"}, keymap.Bind)}, "learn": {View: pressed(rooms.State{}, keymap.LearnMode)},
 		"images": {images.State{Open: true}, imageFacts()}, "images-unread": {View: images.State{}},
+		"images-healing": {images.State{State: list.State{Key: "exam/3"}, Open: true}, imageFacts()},
+		"report":         {report.State{Job: 118}, tuitest.Summary(118)}, "report-unread": {View: report.State{Job: 118}},
+		"reports": {report.List{}, tuitest.Reports()}, "relays-still": {View: relays.State{Job: 116}},
+		"doctor": {doctor.State{}, doctor.Found(tuitest.Checkup())}, "doctor-running": {View: doctor.State{}},
 	}
 }
 
@@ -88,7 +96,8 @@ func imageFacts() images.Facts {
 	}
 	return images.Facts{Images: []api.Image{img("win11", "2026-11", 31), img("deb12-lab", "14", 9), img("exam", "3", 10)}, States: map[string]api.ImageState{
 		"win11/2026-11": {Checked: tuitest.Now().Add(-50 * time.Hour), Refs: []string{"the newest version of win11"}},
-		"exam/3":        {Quarantine: "cell 17 is bad, and so is its frame"},
+		"exam/3": {Quarantine: "cell 17 is bad, and so is its frame", Bad: []int64{17, 4711}, Pinned: true, Checked: tuitest.Now().Add(-time.Hour),
+			Outcome: "2 cells of 10240 differ", Healing: "1 cell came from a07; cell 4711: nobody holds it"},
 	}}
 }
 

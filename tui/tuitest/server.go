@@ -29,6 +29,7 @@ type Server struct {
 
 	t     testing.TB
 	mu    sync.Mutex
+	did   []string // actions on images
 	facts snapshot.Facts
 	log   []api.Event
 	gets  map[string]int // requests by path
@@ -131,7 +132,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case path == api.RouteImages:
 		answer(w, Images())
 	case path == api.RouteImageStates:
-		answer(w, []api.ImageState{})
+		answer(w, s.states())
+	case path == api.RouteImagePin, path == api.RouteImageRemove, strings.HasSuffix(path, "/capture"):
+		s.imageAction(w, r)
+	case path == api.RouteDoctor:
+		answer(w, Checkup())
+	case path == api.RouteReports:
+		answer(w, Reports())
+	case strings.HasPrefix(path, api.RouteReports+"/"):
+		report(w, r)
 	case strings.HasSuffix(path, "/cancel"):
 		s.Change(func(f *snapshot.Facts) { f.Jobs[0].Ended, f.Jobs[0].Result = time.Now(), "cancelled" })
 		answer(w, api.Job{})

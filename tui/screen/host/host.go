@@ -159,6 +159,9 @@ func about(h *snapshot.Host, size component.Size, stale bool, now time.Time) []r
 	}
 	if s := h.Slot; s != nil {
 		job := fmt.Sprintf("job %d %s  attempt %d", h.Job.ID, component.Image(h.Job), s.Attempt)
+		if kids := component.Children(h.Job, h.Name); len(kids) > 0 {
+			job += "  feeds " + strings.Join(kids, " ")
+		}
 		data := fmt.Sprintf("%d cells written, %d kept, %s from the server, %s from other hosts", s.CellsWritten, s.CellsKept,
 			units.FormatBytes(s.BytesFromSeed), units.FormatBytes(s.BytesFromPeers))
 		if s.AgentRSSBytes > 0 {

@@ -74,6 +74,8 @@ func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 		return st, e
 	}
 	switch id {
+	case keymap.Capture:
+		return st, screen.Effect{Open: capturer{host: st.Host}}
 	case keymap.Back:
 		return st, screen.Effect{Back: true}
 	case keymap.Left:

@@ -80,7 +80,9 @@ func (st State) Render(in screen.In) string {
 	c.End()
 	var facts []string
 	if st.Open {
+		const table = 3 // lines that the list keeps
 		facts = st.facts(in, t)
+		facts = facts[:max(0, min(len(facts), c.Rows()-1-table))]
 	}
 	st.Draw(c, t, c.Rows()-1-len(facts))
 	c.Down(1 + len(facts))
@@ -102,6 +104,11 @@ func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 		if l := st.Selected(table(in)); l != nil {
 			return st, screen.Effect{Open: newjob.OfImage(l.Key)}
 		}
+	case keymap.Pin, keymap.Remove:
+		if l := st.Selected(table(in)); l != nil {
+			return st, screen.Effect{Open: question(id, l.Key, in)}
+		}
+		return st, screen.Effect{}
 	}
 	st.State = st.Move(id, table(in), in.Size.H-4)
 	return st, screen.Effect{}
@@ -116,8 +123,8 @@ func (st State) Type(key string, in screen.In) (screen.View, screen.Effect) {
 func table(in screen.In) list.Table {
 	t := list.Table{
 		Cols: []component.Column{{Head: "NAME", Grow: true}, {Head: "VERSION", Max: 18}, {Head: "USED", Right: true}, {Head: "CELLS", Right: true, Drop: 4},
-			{Head: "BOOT", Drop: 3}, {Head: "CREATED", Drop: 2}, {Head: "CHECK"}},
-		Names: []string{"name", "version", "boot", "check"},
+			{Head: "BOOT", Drop: 3}, {Head: "CREATED", Drop: 2}, {Head: "PIN", Drop: 5}, {Head: "CHECK"}},
+		Names: []string{"name", "version", "boot", "pin", "check"},
 		Empty: "no images yet: labswarm image import NAME FILE",
 	}
 	f, ok := in.Data.(Facts)
@@ -134,9 +141,9 @@ func table(in screen.In) list.Table {
 func line(i api.Image, st api.ImageState, in screen.In) list.Line {
 	name, version := snapshot.Clean(i.Name), snapshot.Clean(i.Version)
 	check, role := checked(st, in)
-	cells := component.Plain(name, version, units.FormatBytes(i.UsedBytes), strconv.Itoa(i.Cells), snapshot.Clean(i.Boot), component.Clock(i.Created, in.Now), check)
-	cells[6].Role = role
-	return list.Line{Key: name + "/" + version, Cells: cells, Row: filter.Row{"name": name, "version": version, "boot": i.Boot, "check": check}}
+	cells := component.Plain(name, version, units.FormatBytes(i.UsedBytes), strconv.Itoa(i.Cells), snapshot.Clean(i.Boot), component.Clock(i.Created, in.Now), pinned(st), check)
+	cells[7].Role = role
+	return list.Line{Key: name + "/" + version, Cells: cells, Row: filter.Row{"name": name, "version": version, "boot": i.Boot, "pin": pinned(st), "check": check}}
 }
 
 // facts is about the selected version.
@@ -154,11 +161,7 @@ func (st State) facts(in screen.In, t list.Table) []string {
 			fmt.Sprintf("%s  disk %s, needs %s at least, ships %s", l.Key, units.FormatBytes(i.DiskBytes), units.FormatBytes(i.MinBytes), units.FormatBytes(i.BytesShipped)),
 			"manifest " + i.Digest,
 		}
-		if state := f.States[i.Name+"/"+i.Version]; state.Quarantine != "" {
-			out = append(out, "QUARANTINED: "+snapshot.Clean(state.Quarantine))
-		} else if len(state.Refs) > 0 {
-			out = append(out, "in use: "+snapshot.Clean(strings.Join(state.Refs, "; ")))
-		}
+		out = append(out, stateLines(f.States[i.Name+"/"+i.Version], in)...)
 		for _, p := range i.Partitions {
 			out = append(out, "  "+snapshot.Clean(p))
 		}
@@ -168,15 +171,4 @@ func (st State) facts(in screen.In, t list.Table) []string {
 		return out
 	}
 	return nil
-}
-
-// checked is the last check of a version in a few words.
-func checked(st api.ImageState, in screen.In) (string, theme.Role) {
-	switch {
-	case st.Quarantine != "":
-		return "QUARANTINED", theme.Bad
-	case st.Checked.IsZero():
-		return "never", theme.Dim
-	}
-	return "ok " + component.Clock(st.Checked, in.Now), theme.Good
 }

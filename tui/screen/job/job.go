@@ -16,6 +16,7 @@ import (
 	"labswarm/tui/screen"
 	"labswarm/tui/screen/host"
 	"labswarm/tui/screen/list"
+	"labswarm/tui/screen/relays"
 	"labswarm/tui/screen/steer"
 	"labswarm/tui/snapshot"
 	"labswarm/tui/theme"
@@ -97,6 +98,14 @@ func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 		if j := in.S.Job(st.ID); j != nil {
 			return st, screen.Effect{Open: cancel(j)}
 		}
+	case keymap.ShowRelays:
+		next := relays.State{Job: st.ID}
+		if l := st.Selected(t); l != nil {
+			next.Host = l.Key
+		}
+		return st, screen.Effect{Open: next}
+	case keymap.ShowReport:
+		return st, screen.Effect{Name: fmt.Sprintf("report %d", st.ID)}
 	case keymap.Open:
 		if l := st.Selected(t); l != nil {
 			if r, h := in.S.Host(l.Key); h != nil {

@@ -12,9 +12,11 @@ import (
 	"labswarm/tui/component"
 	"labswarm/tui/keymap"
 	"labswarm/tui/screen"
+	"labswarm/tui/screen/doctor"
 	"labswarm/tui/screen/job"
 	"labswarm/tui/screen/list"
 	"labswarm/tui/screen/newjob"
+	"labswarm/tui/screen/report"
 	"labswarm/tui/snapshot"
 	"labswarm/tui/theme"
 )
@@ -55,8 +57,13 @@ func (st State) Render(in screen.In) string {
 // Press implements screen.View.
 func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 	t := table(in)
-	if id == keymap.NewJob {
+	switch id {
+	case keymap.NewJob:
 		return st, screen.Effect{Open: newjob.ForRoom("")}
+	case keymap.ShowReports:
+		return st, screen.Effect{Open: report.List{}}
+	case keymap.ShowDoctor:
+		return st, screen.Effect{Open: doctor.State{}}
 	}
 	if id == keymap.Open {
 		if l := st.Selected(t); l != nil {

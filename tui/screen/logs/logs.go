@@ -10,6 +10,7 @@ import (
 	"labswarm/tui/component"
 	"labswarm/tui/keymap"
 	"labswarm/tui/screen"
+	"labswarm/tui/screen/doctor"
 	"labswarm/tui/screen/list"
 	"labswarm/tui/snapshot"
 	"labswarm/tui/theme"
@@ -73,6 +74,9 @@ func (st State) Render(in screen.In) string {
 // Press implements screen.View.
 func (st State) Press(id keymap.ID, in screen.In) (screen.View, screen.Effect) {
 	t := table(in)
+	if id == keymap.ShowDoctor {
+		return st, screen.Effect{Open: doctor.State{}}
+	}
 	if id == keymap.Follow {
 		st.State, st.Held = st.at(t), !st.Held
 		return st, screen.Effect{}

@@ -3,9 +3,7 @@ package newjob
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -136,7 +134,7 @@ func (st State) save(in screen.In) screen.Effect {
 	if !ok {
 		return screen.Effect{Note: "the plan is not there yet"}
 	}
-	name := fmt.Sprintf("plan-%s-%s.json", safe(st.target()), in.Now.Format("20060102-150405"))
+	name := fmt.Sprintf("plan-%s-%s.json", screen.FileName(st.target()), in.Now.Format("20060102-150405"))
 	return screen.Effect{Do: &screen.Action{
 		Doing: "save the plan as " + name,
 		Do: func(context.Context, *client.Client) (screen.Done, error) {
@@ -144,25 +142,10 @@ func (st State) save(in screen.In) screen.Effect {
 			if err != nil {
 				return screen.Done{}, fmt.Errorf("encode plan: %w", err)
 			}
-			f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-			if err != nil {
-				return screen.Done{}, err
-			}
-			_, werr := f.Write(append(raw, '\n'))
-			if err := errors.Join(werr, f.Close()); err != nil {
+			if err := screen.Save(name, append(raw, '\n'), 0o600); err != nil {
 				return screen.Done{}, err
 			}
 			return screen.Done{Said: "saved: labswarm job create --plan " + name + " --confirm " + p.ConfirmText}, nil
 		},
 	}}
-}
-
-// safe makes a name fit for a file.
-func safe(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
-			return r
-		}
-		return '-'
-	}, s)
 }
