@@ -27,26 +27,28 @@ func (n *Net) OpenTap(i int) (tap *os.File, err error) {
 		return fail(err)
 	}
 	defer func() { _ = there.Close() }() // read only
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	req, err := unix.NewIfreq(Tap(i))
 	if err != nil {
 		return fail(err)
 	}
-	req, err := unix.NewIfreq(Tap(i))
-	if err != nil {
-		return fail(errors.Join(err, unix.Close(fd)))
-	}
 	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-	// The kernel looks for the name in the namespace of the calling thread.
+	// The kernel looks for the name in the namespace in which the tun device was opened.
 	runtime.LockOSThread()
+	fd := -1
 	if err = unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err == nil {
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err == nil {
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+		}
 		if back := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); back != nil {
-			return fail(errors.Join(err, back, unix.Close(fd))) // still locked: the thread ends with its goroutine
+			panic(fmt.Sprintf("return from a namespace: %v", back)) // this thread must run nothing else
 		}
 	}
 	runtime.UnlockOSThread()
 	if err != nil {
-		return fail(errors.Join(err, unix.Close(fd)))
+		if fd >= 0 {
+			err = errors.Join(err, unix.Close(fd))
+		}
+		return fail(err)
 	}
 	return os.NewFile(uintptr(fd), Tap(i)), nil
 }
