@@ -43,7 +43,7 @@ func newMedium(t *testing.T) *medium {
 
 func (m *medium) tool(name string, args ...string) {
 	m.t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil { //nolint:noctx // also after the test's context has ended
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil { // also after the test's context has ended
 		m.t.Errorf("%s %v: %v: %s", name, args, err, out)
 	}
 }
