@@ -195,6 +195,14 @@ bench-swarm: ## ours beside other programs in shaped namespaces (root), 25 minut
 bench-engine: ## 1 -> 1 and 1 -> 3 unshaped, plain, TLS, compressed (root): BENCH_ENGINE="--pprof DIR engine" for CPU profiles
 	go run ./e2e/swarmbench --out $(BUILD)/bench/engine.json $(BENCH_ENGINE)
 
+KILLS ?= 1000
+
+.PHONY: bar-kill
+bar-kill: ## SIGKILL the server KILLS=1000 times in jobs of 50 hosts (root), 10 to 15 minutes; then power cuts with fsync on and off: table and build/bench/kill.json
+	@mkdir -p $(BUILD)/bench
+	KILLBAR_KILLS=$(KILLS) KILLBAR_OUT=$(abspath $(BUILD)/bench/kill.json) go test -tags integration ./server/daemon -count=1 -v -timeout 2h \
+		-run '^(TestServerKilledAgainAndAgain|TestServerPowerCuts)$$'
+
 BENCH_IMAGES ?=
 
 .PHONY: bench-images
