@@ -85,7 +85,7 @@ func (a *Admin) removeNamed(do func(context.Context, string) error) handler {
 
 func (a *Admin) pauseSchedule(pause bool) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		s, err := a.svc.PauseSchedule(r.Context(), r.PathValue("name"), pause, byAdmin)
+		s, err := a.svc.PauseSchedule(r.Context(), r.PathValue("name"), pause, by(r))
 		if err != nil {
 			return err
 		}

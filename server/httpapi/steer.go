@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"labswarm/api"
+	"labswarm/server/access"
 )
 
 // SteerService changes jobs that live.
@@ -16,8 +17,8 @@ type SteerService interface {
 	ActOnHost(ctx context.Context, id uint64, host, act, by string) (api.Job, error)
 }
 
-// byAdmin is who did it, for people.
-const byAdmin = "the admin"
+// by is who asks, for the texts of events.
+func by(r *http.Request) string { return access.Who(r.Context(), "the admin") }
 
 func (a *Admin) steerRoutes() []Route {
 	one := api.RouteJobs + "/{id}"
@@ -39,7 +40,7 @@ func (a *Admin) steerRoutes() []Route {
 				if err != nil {
 					return err
 				}
-				j, err := a.svc.ActOnHost(r.Context(), id, r.PathValue("host"), act.name, byAdmin)
+				j, err := a.svc.ActOnHost(r.Context(), id, r.PathValue("host"), act.name, by(r))
 				if err != nil {
 					return err
 				}
@@ -56,7 +57,7 @@ func (a *Admin) onJob(do func(ctx context.Context, id uint64, by string) (api.Jo
 		if err != nil {
 			return err
 		}
-		j, err := do(r.Context(), id, byAdmin)
+		j, err := do(r.Context(), id, by(r))
 		if err != nil {
 			return err
 		}

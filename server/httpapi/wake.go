@@ -21,7 +21,7 @@ func (a *Admin) wake(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, adminBody, &req); err != nil {
 		return err
 	}
-	out, err := a.svc.WakeHosts(r.Context(), &req, byAdmin)
+	out, err := a.svc.WakeHosts(r.Context(), &req, by(r))
 	if err != nil {
 		return err
 	}

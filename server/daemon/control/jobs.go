@@ -13,6 +13,7 @@ import (
 
 	"labswarm/api"
 	"labswarm/api/order"
+	"labswarm/server/access"
 	"labswarm/server/event"
 	"labswarm/server/inventory"
 	"labswarm/server/job"
@@ -296,7 +297,7 @@ func (e *Engine) storeJob(ctx context.Context, w wish, key, digest string) (job.
 				return err
 			}
 		}
-		if err := putSlots(tx, &j, hosts, now); err != nil {
+		if err := putSlots(tx, &j, hosts, now, access.By(ctx)); err != nil {
 			return err
 		}
 		if key != "" {
@@ -334,8 +335,12 @@ func checkFree(tx store.Tx, hosts []api.Host, named bool) error {
 	return nil
 }
 
-// putSlots stores job, slots, pointers and the first event.
-func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
+// putSlots stores job, slots, pointers and the first event, whose text ends
+// with by.
+func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time, by string) error {
+	if j.Schedule != "" {
+		by += ", by schedule " + j.Schedule
+	}
 	for _, h := range hosts {
 		j.Hosts = append(j.Hosts, h.Name)
 	}
@@ -380,7 +385,7 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 	if j.IsCapture() {
 		text = fmt.Sprintf("job created: capture %s of %s, forced guards: %v", j.Image, strings.Join(j.Hosts, ", "), j.Force)
 	}
-	_, err := event.Append(tx, api.Event{Time: now.UTC(), Level: "info", Code: "job_created", Job: j.ID, Room: j.Room, Text: text})
+	_, err := event.Append(tx, api.Event{Time: now.UTC(), Level: "info", Code: "job_created", Job: j.ID, Room: j.Room, Text: text + by})
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"labswarm/api"
+	"labswarm/server/access"
 	"labswarm/server/event"
 	"labswarm/server/schedule"
 	"labswarm/server/store"
@@ -177,7 +178,7 @@ func (e *Engine) PutSchedule(ctx context.Context, req *api.SchedulePut) (api.Sch
 		if out, err = e.info(tx, s, cals, now); err != nil {
 			return err
 		}
-		return logSchedule(tx, s, "schedule_saved", "saved: "+s.Start+" to "+s.End+" "+s.TZ)
+		return logSchedule(tx, s, "schedule_saved", "saved: "+s.Start+" to "+s.End+" "+s.TZ+access.By(ctx))
 	}
 	if req.DryRun {
 		err = e.cfg.Store.View(ctx, save)
@@ -254,7 +255,7 @@ func (e *Engine) RemoveSchedule(ctx context.Context, name string) error {
 		if err := tx.Delete(keySched(name)); err != nil {
 			return err
 		}
-		return logSchedule(tx, s, "schedule_removed", "removed")
+		return logSchedule(tx, s, "schedule_removed", "removed"+access.By(ctx))
 	}))
 }
 
