@@ -13,7 +13,7 @@ type WakeService interface {
 }
 
 func (a *Admin) wakeRoutes() []Route {
-	return []Route{{Method: "POST", Path: api.RouteWake, Role: api.RoleOperator, Summary: "switch PCs on by magic packets, in waves", In: api.WakeRequest{}, Out: api.WakeReply{}, h: a.wake}}
+	return []Route{{Method: "POST", Path: api.RouteWake, Role: api.RoleOperator, Summary: "switch PCs on by magic packets, in waves", In: api.WakeRequest{}, Out: api.WakeReply{}, rooms: a.roomsOfWake, h: a.wake}}
 }
 
 func (a *Admin) wake(w http.ResponseWriter, r *http.Request) error {

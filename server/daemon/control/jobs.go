@@ -156,12 +156,14 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 	if err != nil {
 		return api.Job{}, err
 	}
-	if id, err := e.answered(ctx, idemKey, digest); err != nil || id != 0 {
-		if err != nil {
-			return api.Job{}, err
-		}
-		return e.Job(ctx, id)
+	if j, err := e.madeBefore(ctx, idemKey, digest); err != nil || j != nil {
+		return orZero(j), err
 	}
+	return e.createJob(ctx, req, idemKey, digest)
+}
+
+// createJob is CreateJob for a key that has made no job before.
+func (e *Engine) createJob(ctx context.Context, req *api.JobCreate, idemKey, digest string) (api.Job, error) {
 	img, err := e.image(req)
 	if err != nil {
 		return api.Job{}, err
@@ -220,16 +222,28 @@ func digestOf(req any) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// answered returns the job an idempotency key made before.
-func (e *Engine) answered(ctx context.Context, key, digest string) (id uint64, err error) {
+// madeBefore returns the job that an idempotency key made before, nil when none.
+func (e *Engine) madeBefore(ctx context.Context, key, digest string) (*api.Job, error) {
 	if key == "" {
-		return 0, nil
+		return nil, nil
 	}
-	err = e.cfg.Store.View(ctx, func(tx store.Tx) error {
+	var id uint64
+	err := e.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
 		id, err = seenKey(tx, key, digest)
 		return err
 	})
-	return id, err
+	if err != nil || id == 0 {
+		return nil, err
+	}
+	j, err := e.Job(ctx, id)
+	return &j, err
+}
+
+func orZero(j *api.Job) api.Job {
+	if j == nil {
+		return api.Job{}
+	}
+	return *j
 }
 
 func seenKey(tx store.Tx, key, digest string) (uint64, error) {

@@ -293,6 +293,13 @@ func (e *Engine) PauseSchedule(ctx context.Context, name string, pause bool, by 
 // RunSchedule makes the schedule's job now, for as long as its window is. The
 // runs of its days are not touched by that.
 func (e *Engine) RunSchedule(ctx context.Context, name, confirm, idemKey string) (api.Job, error) {
+	digest, err := digestOf([]string{"run", strings.ToLower(name), confirm})
+	if err != nil {
+		return api.Job{}, err
+	}
+	if j, err := e.madeBefore(ctx, idemKey, digest); err != nil || j != nil { // what is planned now is another job
+		return orZero(j), err
+	}
 	i, err := e.Schedule(ctx, name)
 	if err != nil {
 		return api.Job{}, err
@@ -316,7 +323,7 @@ func (e *Engine) RunSchedule(ctx context.Context, name, confirm, idemKey string)
 		return api.Job{}, err
 	}
 	req.PlanDigest, req.ConfirmHosts = plan.PlanDigest, plan.Erase
-	return e.CreateJob(ctx, &req, idemKey)
+	return e.createJob(ctx, &req, idemKey, digest)
 }
 
 // ScheduleRuns returns the ledger of a schedule, newest first.
