@@ -24,6 +24,7 @@ const (
 )
 
 func keySched(name string) string        { return prefixSched + strings.ToLower(name) }
+func keySchedOK(name string) string      { return "schedok/" + strings.ToLower(name) } // when a job of it ended with result ok
 func keyCal(name string) string          { return prefixCal + strings.ToLower(name) }
 func keyLedger(name, date string) string { return ledgerOf(name) + date }
 func ledgerOf(name string) string        { return "ledger/" + strings.ToLower(name) + "/" }

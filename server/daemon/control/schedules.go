@@ -59,12 +59,15 @@ func (e *Engine) info(tx store.Tx, s api.Schedule, cals map[string]api.Calendar,
 	e.sched.mu.Lock()
 	out.Clock = e.sched.doubt
 	e.sched.mu.Unlock()
+	var last []byte
 	for _, raw := range tx.Scan(ledgerOf(s.Name), "", 0) {
-		var r api.ScheduleRun
-		if err := json.Unmarshal(raw, &r); err != nil {
+		last = raw
+	}
+	if last != nil {
+		out.Last = new(api.ScheduleRun)
+		if err := json.Unmarshal(last, out.Last); err != nil {
 			return out, fmt.Errorf("read the ledger of %s: %w", s.Name, err)
 		}
-		out.Last = &r
 	}
 	p, err := schedule.Compile(s, cals)
 	if err != nil {
@@ -252,8 +255,10 @@ func (e *Engine) RemoveSchedule(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		if err := tx.Delete(keySched(name)); err != nil {
-			return err
+		for _, key := range []string{keySched(name), keySchedOK(name)} {
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
 		}
 		return logSchedule(tx, s, "schedule_removed", "removed"+access.By(ctx))
 	}))
