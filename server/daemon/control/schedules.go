@@ -197,43 +197,6 @@ func logSchedule(tx store.Tx, s api.Schedule, code, text string) error {
 	return err
 }
 
-// checkOverlap refuses a schedule that wants a host while another one has it.
-func (e *Engine) checkOverlap(tx store.Tx, s api.Schedule, p *schedule.Plan, cals map[string]api.Calendar, now time.Time) error {
-	all, err := schedules(tx)
-	if err != nil {
-		return err
-	}
-	if len(all) >= maxSchedules {
-		return conflict(api.CodeConflict, "there are %d schedules already", len(all))
-	}
-	mine, err := targets(tx, &s.Job)
-	if err != nil {
-		return err
-	}
-	for _, o := range all {
-		if strings.EqualFold(o.Name, s.Name) {
-			continue
-		}
-		theirs, err := targets(tx, &o.Job)
-		if err != nil {
-			continue // its room is gone
-		}
-		shared := slices.IndexFunc(theirs, func(h api.Host) bool {
-			return slices.ContainsFunc(mine, func(m api.Host) bool { return m.Name == h.Name })
-		})
-		op, err := schedule.Compile(o, cals)
-		if shared < 0 || err != nil {
-			continue
-		}
-		if x, y, ok := schedule.Overlap(p, op, now); ok {
-			form := "Mon 2006-01-02 15:04"
-			return conflict(api.CodeConflict, "schedule %s overlaps %s: both want host %s, one from %s to %s, the other from %s to %s", s.Name, o.Name, theirs[shared].Name,
-				x.Start.Format(form), x.End.Format("15:04 MST"), y.Start.Format(form), y.End.Format("15:04 MST"))
-		}
-	}
-	return nil
-}
-
 // localZone is the IANA name of the server's zone.
 func localZone() string {
 	if tz := time.Local.String(); tz != "Local" {
