@@ -153,7 +153,15 @@ func planHost(tx store.Tx, h api.Host, img ImageInfo, req *api.JobCreate) (api.J
 	line := api.JobPlanHost{Host: h.Name, Room: h.Room, Verdict: api.VerdictGo, Reason: "starts when the host boots from the network inside the window", Fits: "unknown",
 		LastSeen: h.LastSeen, Firmware: h.Firmware, SecureBoot: h.Secure}
 	if req.Wake {
-		line.Verdict, line.Reason = api.VerdictWake, "is switched on when it is its turn"
+		rec, err := inventory.RoomRecord(tx, h.Room)
+		if err != nil {
+			return line, err
+		}
+		if _, off := paceOf(rec); !off {
+			line.Verdict, line.Reason = api.VerdictWake, "is switched on when it is its turn"
+		} else {
+			line.Reason += "; its room is switched on by hand"
+		}
 	}
 	j, s, err := hostSlot(tx, h.Name)
 	if err != nil {
