@@ -139,12 +139,15 @@ func (e *Engine) PutSchedule(ctx context.Context, req *api.SchedulePut) (api.Sch
 	if s.TZ == "" {
 		s.TZ = localZone()
 	}
-	if !s.Job.NotBefore.IsZero() || !s.Job.NotAfter.IsZero() || s.Job.ExpiresInS != 0 || s.Job.JobConfirm != (api.JobConfirm{}) || s.Job.Confirm != "" || s.Job.DryRun {
+	if !s.Job.NotBefore.IsZero() || !s.Job.NotAfter.IsZero() || s.Job.ExpiresInS != 0 || s.Job.JobConfirm != (api.JobConfirm{}) || s.Job.Confirm != "" || s.Job.DryRun || len(s.Job.ConfirmProtected) > 0 {
 		return api.ScheduleInfo{}, badRequest(api.CodeUsage, "schedule %s: its job has no window and no confirmation of its own", s.Name)
 	}
 	plan, err := e.PlanJob(ctx, &s.Job)
 	if err != nil {
 		return api.ScheduleInfo{}, err
+	}
+	if len(plan.Protected) > 0 {
+		return api.ScheduleInfo{}, conflict(api.CodeConflict, "schedule %s: protected hosts are written by no schedule: %s", s.Name, strings.Join(plan.Protected, ", "))
 	}
 	if !req.DryRun {
 		named := s.Job
