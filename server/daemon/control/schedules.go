@@ -71,7 +71,7 @@ func (e *Engine) info(tx store.Tx, s api.Schedule, cals map[string]api.Calendar,
 	}
 	p, err := schedule.Compile(s, cals)
 	if err != nil {
-		return out, nil // a calendar was taken away: it is shown all the same, and the log says why it does not run
+		return out, nil //nolint:nilerr // a calendar was taken away: it is shown all the same, and the log says why it does not run
 	}
 	for _, r := range p.Next(now, nextShown+2) {
 		raw, err := tx.Get(keyLedger(s.Name, r.Date))
