@@ -68,6 +68,9 @@ type JobCreate struct {
 	// ReplaceForeign lists the kinds of foreign data that may be overwritten
 	// (Mark.Kind). Without them a disk that holds any is refused.
 	ReplaceForeign []string `json:"replace_foreign,omitempty"`
+	// ConfirmProtected names each of JobPlan.Protected again: they are written
+	// only then.
+	ConfirmProtected []string `json:"confirm_protected,omitempty"`
 	JobPolicy
 	JobConfirm
 }

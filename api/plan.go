@@ -46,11 +46,12 @@ type JobPlan struct {
 	Bytes   int64         `json:"bytes"` // at most, per host
 	Hosts   []JobPlanHost `json:"hosts"`
 
-	PlanDigest  string    `json:"plan_digest"`  // over Facts: what POST /v1/jobs must name
-	Erase       int       `json:"erase"`        // hosts with verdict go or wake: what JobConfirm.ConfirmHosts must be
-	ConfirmText string    `json:"confirm_text"` // what JobCreate.Confirm must be
-	Facts       []string  `json:"facts"`        // a change of any makes the plan stale
-	Request     JobCreate `json:"request"`      // what was asked
+	PlanDigest  string    `json:"plan_digest"`         // over Facts: what POST /v1/jobs must name
+	Erase       int       `json:"erase"`               // hosts with verdict go or wake: what JobConfirm.ConfirmHosts must be
+	ConfirmText string    `json:"confirm_text"`        // what JobCreate.Confirm must be
+	Protected   []string  `json:"protected,omitempty"` // hosts of flag protect that would be erased: JobCreate.ConfirmProtected must name them
+	Facts       []string  `json:"facts"`               // a change of any makes the plan stale
+	Request     JobCreate `json:"request"`             // what was asked
 
 	NotBefore   time.Time `json:"not_before"`
 	NotAfter    time.Time `json:"not_after"`

@@ -101,6 +101,19 @@ func (c *Client) PutHost(ctx context.Context, h api.Host) (out api.Host, err err
 	return out, c.call(ctx, http.MethodPost, api.RouteHosts, h, &out)
 }
 
+// HostToEdit returns one host and the tag of its present state, for EditHost.
+func (c *Client) HostToEdit(ctx context.Context, name string) (h api.Host, tag string, err error) {
+	tag, err = c.exchange(ctx, http.MethodGet, api.RouteHosts+"/"+url.PathEscape(name), "", nil, &h)
+	return h, tag, err
+}
+
+// EditHost is PutHost for a host that was read: it is refused with
+// api.CodePrecondition when somebody changed the host since.
+func (c *Client) EditHost(ctx context.Context, h api.Host, tag string) (out api.Host, err error) {
+	_, err = c.exchange(ctx, http.MethodPost, api.RouteHosts, tag, h, &out)
+	return out, err
+}
+
 // RemoveHost forgets a host.
 func (c *Client) RemoveHost(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, api.RouteHosts+"/"+url.PathEscape(name), nil, nil)
@@ -174,47 +187,54 @@ func jobPath(id uint64) string { return api.RouteJobs + "/" + strconv.FormatUint
 
 // call sends one request; in and out may be nil.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	_, err := c.exchange(ctx, method, path, "", in, out)
+	return err
+}
+
+// exchange is call for what is edited: match is an ETag for If-Match, "" = none;
+// tag is the answer's.
+func (c *Client) exchange(ctx context.Context, method, path, match string, in, out any) (tag string, err error) {
 	var body []byte
 	if in != nil {
-		var err error
 		if body, err = json.Marshal(in); err != nil {
-			return fmt.Errorf("encode request %s: %w", path, err)
+			return "", fmt.Errorf("encode request %s: %w", path, err)
 		}
 	}
 	key, err := newKey()
 	if err != nil {
-		return err
+		return "", err
 	}
-	res, err := c.send(ctx, c.short, method, path, body, key)
+	res, err := c.send(ctx, c.short, method, path, body, key, match)
 	if err != nil && method != http.MethodGet && ctx.Err() == nil && !refusedConn(err) {
-		res, err = c.send(ctx, c.short, method, path, body, key)
+		res, err = c.send(ctx, c.short, method, path, body, key, match)
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { _ = res.Body.Close() }() // read to its end below
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return context.Cause(ctx)
+		return "", context.Cause(ctx)
 	case err != nil:
-		return c.away(err)
+		return "", c.away(err)
 	case len(raw) > maxAnswer:
-		return fmt.Errorf("read answer of %s %s: more than %d bytes", method, path, maxAnswer)
+		return "", fmt.Errorf("read answer of %s %s: more than %d bytes", method, path, maxAnswer)
 	}
 	if res.StatusCode >= 300 {
-		return problem(res, raw)
+		return "", problem(res, raw)
 	}
+	tag = res.Header.Get("ETag")
 	if out == nil || len(raw) == 0 {
-		return nil
+		return tag, nil
 	}
 	if err := json.Unmarshal(raw, out); err != nil {
-		return fmt.Errorf("read answer of %s %s: %w", method, path, err)
+		return "", fmt.Errorf("read answer of %s %s: %w", method, path, err)
 	}
-	return nil
+	return tag, nil
 }
 
-func (c *Client) send(ctx context.Context, hc *http.Client, method, path string, body []byte, key string) (*http.Response, error) {
+func (c *Client) send(ctx context.Context, hc *http.Client, method, path string, body []byte, key, match string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("make request %s: %w", path, err)
@@ -224,6 +244,9 @@ func (c *Client) send(ctx context.Context, hc *http.Client, method, path string,
 	}
 	if method != http.MethodGet {
 		req.Header.Set("Idempotency-Key", key)
+	}
+	if match != "" {
+		req.Header.Set("If-Match", match)
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)

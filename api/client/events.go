@@ -47,7 +47,7 @@ func (c *Client) Events(ctx context.Context, since uint64, onLog func(api.Event)
 	default:
 		path += "?since=" + strconv.FormatUint(since, 10)
 	}
-	res, err := c.send(ctx, c.stream, http.MethodGet, path, nil, "")
+	res, err := c.send(ctx, c.stream, http.MethodGet, path, nil, "", "")
 	if err != nil {
 		return err
 	}

@@ -101,6 +101,15 @@ func Who(ctx context.Context, els string) string {
 	return els
 }
 
+// By ends an event's text with the caller of a context: ", by uid 0 (root)";
+// "" when nobody called, and it happened by itself.
+func By(ctx context.Context) string {
+	if c := fromContext(ctx); c != nil {
+		return ", by " + c.caller.Who
+	}
+	return ""
+}
+
 // End writes the audit record and keeps the answer of a success. replayed: the
 // answer was kept from before, nothing was done.
 func (b *Book) End(ctx context.Context, c *Call, a *Answer, replayed bool) error {

@@ -62,10 +62,30 @@ func (s *server) doctorConfig(ctx context.Context) doctor.Config {
 	// An error would have stopped the start.
 	cfg.Pins, _ = bootfile.PinsJSON([][]byte{s.keys.ServerPublic()}, [][]byte{s.keys.ImagePublic()})
 	cfg.Images, cfg.Scrub, cfg.Ballast = s.imageFacts, s.cfg.ScrubEvery, s.store.HasBallast()
+	cfg.Lab = s.labFacts
 	if list, err := Snapshots(s.cfg.StateDir); err == nil && len(list) > 0 {
 		cfg.Snapshot = list[0].Time
 	}
 	return cfg
+}
+
+// labFacts is what waits for a person.
+func (s *server) labFacts(ctx context.Context) (l doctor.Lab, err error) {
+	if l.Schedules, l.Faults, err = s.engine.ScheduleFaults(ctx); err != nil {
+		return l, err
+	}
+	open, err := s.engine.Questions(ctx)
+	if err != nil {
+		return l, err
+	}
+	l.Questions = len(open)
+	hosts, err := s.engine.Hosts(ctx)
+	for _, h := range hosts {
+		if h.Quarantined != "" {
+			l.Quarantined = append(l.Quarantined, h.Name)
+		}
+	}
+	return l, err
 }
 
 // imageFacts joins files and records of the image versions.

@@ -378,7 +378,12 @@ func TestProtectedHostsAreWrittenOnlyByName(t *testing.T) {
 			t.Errorf("%s is %s; want %s", sl.Host, sl.State, want)
 		}
 	}
-	if _, err := s.cli.CreateJob(t.Context(), api.JobCreate{Image: s.image, Hosts: []string{"a1"}, Confirm: s.image}); err != nil {
+	byName := api.JobCreate{Image: s.image, Hosts: []string{"a1"}, Confirm: s.image}
+	if _, err := s.cli.CreateJob(t.Context(), byName); err == nil {
+		t.Error("by its name, without a confirm of its own")
+	}
+	byName.ConfirmProtected = []string{"a1"}
+	if _, err := s.cli.CreateJob(t.Context(), byName); err != nil {
 		t.Errorf("by its name: %v", err)
 	}
 }

@@ -72,7 +72,8 @@ func (im *images) load(name, version string) (*imageFiles, error) {
 	m := v.Manifest()
 	digest := v.Digest()
 	f := &imageFiles{
-		info: control.ImageInfo{Image: describe(m, hex.EncodeToString(digest[:])), Sector: m.Disk.Sector, Readback: readback(m), Own: own(m)},
+		info: control.ImageInfo{Image: describe(m, hex.EncodeToString(digest[:])), Sector: m.Disk.Sector, Readback: readback(m), Own: own(m),
+			Windows: slices.ContainsFunc(m.Parts, func(p manifest.Part) bool { return p.OS == "windows" })},
 		files: map[string][]byte{
 			"manifest.json": v.ManifestJSON(), "manifest.sig": v.Sig(), "image.torrent": v.TorrentBytes(),
 			"used.bin": v.UsedBin(), "hashes.bin": v.HashesBin(), "hooks.bin": v.HooksBin(),

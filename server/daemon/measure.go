@@ -48,7 +48,7 @@ func (s *server) openMetrics() {
 			}
 			return n
 		},
-		Scrubbed: s.scrubbed,
+		Scrubbed: s.scrubbed, Schedules: s.scheduleTimes,
 	}, s.begun)
 }
 
@@ -67,6 +67,24 @@ func (s *server) scrubbed() (quarantined int, oldest int64) {
 		}
 	}
 	return quarantined, oldest
+}
+
+// scheduleTimes is metrics.Sources.Schedules.
+func (s *server) scheduleTimes() (out []metrics.Schedule) {
+	list, err := s.engine.ScheduleTimes(context.Background())
+	if err != nil {
+		return nil // no value says that it is not known
+	}
+	unix := func(t time.Time) int64 {
+		if t.IsZero() {
+			return 0
+		}
+		return t.Unix()
+	}
+	for _, t := range list {
+		out = append(out, metrics.Schedule{Name: t.Name, Next: unix(t.Next), Success: unix(t.Success)})
+	}
+	return out
 }
 
 func fileSize(path string) int64 {

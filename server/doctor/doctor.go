@@ -21,6 +21,14 @@ type Image struct {
 	Checked    time.Time // last scrub or import
 }
 
+// Lab is what waits for a person.
+type Lab struct {
+	Schedules   int
+	Faults      []string // why schedules will fail
+	Questions   int      // without an answer
+	Quarantined []string // hosts
+}
+
 // BootFile is a boot file as it is served.
 type BootFile struct {
 	Name   string
@@ -43,6 +51,7 @@ type Config struct {
 	Files     []BootFile
 	Pins      []byte // of our keys, as they stand in front of each initramfs
 	Images    func(context.Context) ([]Image, error)
+	Lab       func(context.Context) (Lab, error)
 	Scrub     time.Duration // between two scrubs, 0 = never
 	Snapshot  time.Time     // newest copy of the state
 	Ballast   bool
@@ -66,6 +75,7 @@ func Run(ctx context.Context, cfg Config) api.Checkup {
 	probes := []probe{
 		{"nic", checkNIC}, {"ports", checkPorts}, {"dhcp", checkDHCP}, {"walk", checkWalk}, {"boot", checkBoot}, {"broadcast", checkBroadcast},
 		{"clock", checkClock}, {"neigh", checkNeigh}, {"limits", checkLimits}, {"space", checkSpace}, {"fsync", checkFsync}, {"state", checkState}, {"images", checkImages},
+		{"lab", checkLab},
 	}
 	results := make([][]api.Check, len(probes))
 	var wg sync.WaitGroup

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"labswarm/api"
 	"labswarm/server/store"
@@ -20,6 +21,9 @@ const (
 	seq    = "event"
 	// Keep is how many events the log holds before the oldest go.
 	Keep = 1_000_000
+	// KeepFor is how long it holds one.
+	KeepFor = 400 * 24 * time.Hour
+	atOnce  = 1000 // deleted in one transaction
 )
 
 func key(n uint64) string { return fmt.Sprintf("%s%016x", prefix, n) }
@@ -55,20 +59,39 @@ func Since(tx store.Tx, after uint64, limit int) ([]api.Event, error) {
 // Last returns the newest number, 0 when there is none.
 func Last(tx store.Tx) (uint64, error) { return store.PeekSeq(tx, seq) }
 
-// Prune deletes up to 1000 of the oldest events above the limit and reports
-// how many.
-func Prune(tx store.Tx, keep uint64) (int, error) {
+// Old lists the keys of the oldest events, at most n, that are above the limit or
+// older than before.
+func Old(tx store.Tx, keep uint64, before time.Time, n int) ([]string, error) {
 	last, err := Last(tx)
-	if err != nil || last <= keep {
-		return 0, err
+	if err != nil {
+		return nil, err
 	}
 	var old []string
-	for k := range tx.Scan(prefix, "", 1000) {
-		n, err := strconv.ParseUint(strings.TrimPrefix(k, prefix), 16, 64)
-		if err != nil || n > last-keep {
-			break
+	for k, raw := range tx.Scan(prefix, "", n) {
+		num, err := strconv.ParseUint(strings.TrimPrefix(k, prefix), 16, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", k, err)
+		}
+		var e api.Event
+		if num+keep > last { // not too many: too old?
+			if err := json.Unmarshal(raw, &e); err != nil {
+				return nil, fmt.Errorf("read %s: %w", k, err)
+			}
+			if !e.Time.Before(before) {
+				break
+			}
 		}
 		old = append(old, k)
+	}
+	return old, nil
+}
+
+// Prune deletes up to 1000 of the oldest events above the limit or older than
+// before, and reports how many.
+func Prune(tx store.Tx, keep uint64, before time.Time) (int, error) {
+	old, err := Old(tx, keep, before, atOnce)
+	if err != nil {
+		return 0, err
 	}
 	for _, k := range old {
 		if err := tx.Delete(k); err != nil {

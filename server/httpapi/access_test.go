@@ -35,7 +35,7 @@ func newDesk(t testing.TB) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &desk{t: t, book: book, e: engineOn(t, book.Store())}
+	d := &desk{t: t, book: book, e: engineOn(t, book.Store(), oneImage{})}
 	d.admin = httpapi.NewAdmin(admin{Engine: d.e, AccessService: book}, log)
 	d.admin.Use(book, access.Peers{})
 	return d
@@ -149,7 +149,7 @@ func TestOperatorOfOneRoom(t *testing.T) {
 func TestIdempotencyOfEveryPost(t *testing.T) {
 	d := newDesk(t)
 	for _, rt := range d.admin.Table() {
-		if rt.Method != "POST" {
+		if rt.Method != "POST" || rt.Asks([]byte("{}")) {
 			continue
 		}
 		path := strings.NewReplacer("{id}", "7", "{name}", "x").Replace(rt.Path)

@@ -13,3 +13,6 @@ func (a *Admin) Table() []Route { return a.routes() }
 
 // Bare is the admin API as a listener that names no caller would serve it.
 func (a *Admin) Bare() http.Handler { return a.mux }
+
+// Asks reports whether a body changes nothing.
+func (rt *Route) Asks(body []byte) bool { return rt.asks != nil && rt.asks(body) }

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"labswarm/server/daemon/relays"
 	"labswarm/server/httpapi"
 	"labswarm/server/inventory"
+	"labswarm/server/power"
 	"labswarm/server/store"
 	"labswarm/tracker/registry"
 )
@@ -37,6 +39,23 @@ type noImages struct{}
 func (noImages) Find(string, string) (control.ImageInfo, error) {
 	return control.ImageInfo{}, &inventory.NotFoundError{Kind: "image", Name: "x"}
 }
+
+// oneImage is a server with the image deb/1.
+type oneImage struct{ noImages }
+
+func (o oneImage) Find(name, version string) (control.ImageInfo, error) {
+	if name != "deb" {
+		return o.noImages.Find(name, version)
+	}
+	return control.ImageInfo{Image: api.Image{Name: "deb", Version: "1", MinBytes: 1 << 30, DiskBytes: 1 << 30, Cells: 100, CellBytes: 1 << 20, BytesShipped: 100 << 20,
+		InfoHash: strings.Repeat("ab", 20), Digest: "digest"}, Sector: 512, Readback: "right"}, nil
+}
+
+// wakes counts the batches of magic packets.
+type wakes struct{ n atomic.Int32 }
+
+func (w *wakes) Wake(context.Context, []power.Target) error { w.n.Add(1); return nil }
+
 func (noImages) File(string, string, string) ([]byte, error) { return nil, nil }
 func (noImages) List() ([]api.Image, error)                  { return nil, nil }
 func (noImages) Latest(string) (string, error)               { return "", nil }
@@ -92,15 +111,15 @@ func (admin) RemoveRelay(context.Context, string) error { return nil }
 // root may do everything.
 var root = access.Caller{Who: "the test", Role: api.RoleAdmin, Socket: true}
 
-func engine(t testing.TB) *control.Engine { return engineOn(t, store.NewMem()) }
+func engine(t testing.TB) *control.Engine { return engineOn(t, store.NewMem(), oneImage{}) }
 
-func engineOn(t testing.TB, s store.Store) *control.Engine {
+func engineOn(t testing.TB, s store.Store, images control.Images) *control.Engine {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := control.New(context.Background(), control.Config{Store: s, Key: key, Images: noImages{}, Swarms: noSwarms{},
+	e, err := control.New(context.Background(), control.Config{Store: s, Key: key, Images: images, Swarms: noSwarms{}, Waker: &wakes{}, CanEnrol: func() bool { return true },
 		StateDir: t.TempDir(), SnapshotDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

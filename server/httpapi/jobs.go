@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"labswarm/api"
-	"labswarm/server/access"
 )
 
 // JobService makes, shows and ends jobs.
@@ -71,7 +70,7 @@ func (a *Admin) cancelJob(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	j, err := a.svc.CancelJob(r.Context(), id, access.Who(r.Context(), "the admin"))
+	j, err := a.svc.CancelJob(r.Context(), id, by(r))
 	if err != nil {
 		return err
 	}

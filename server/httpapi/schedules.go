@@ -27,11 +27,11 @@ func (a *Admin) scheduleRoutes() []Route {
 	return []Route{
 		{Method: "GET", Path: api.RouteSchedules, Summary: "all schedules with their next five runs", Out: []api.ScheduleInfo{}, h: get(a.svc.Schedules)},
 		{Method: "GET", Path: one, Summary: "one schedule", Out: api.ScheduleInfo{}, h: a.schedule},
-		{Method: "PUT", Path: one, Role: api.RoleOperator, Summary: "save a schedule, or its dry run", In: api.SchedulePut{}, Out: api.ScheduleInfo{}, h: a.putSchedule},
-		{Method: "DELETE", Path: one, Role: api.RoleOperator, Summary: "remove a schedule; its ledger stays", h: a.removeNamed(a.svc.RemoveSchedule)},
-		{Method: "POST", Path: one + "/pause", Role: api.RoleOperator, Summary: "runs are skipped until it is resumed", Out: api.ScheduleInfo{}, h: a.pauseSchedule(true)},
-		{Method: "POST", Path: one + "/resume", Role: api.RoleOperator, Summary: "end a pause, and say that the server's clock is right", Out: api.ScheduleInfo{}, h: a.pauseSchedule(false)},
-		{Method: "POST", Path: one + "/run", Role: api.RoleOperator, Summary: "make its job now", In: api.ScheduleRunNow{}, Out: api.Job{}, h: a.runSchedule},
+		{Method: "PUT", Path: one, Role: api.RoleOperator, Summary: "save a schedule, or its dry run", In: api.SchedulePut{}, Out: api.ScheduleInfo{}, rooms: a.roomsOfSaved, asks: isDryRun, h: a.putSchedule},
+		{Method: "DELETE", Path: one, Role: api.RoleOperator, Summary: "remove a schedule; its ledger stays", rooms: a.roomsOfSchedule, h: a.removeNamed(a.svc.RemoveSchedule)},
+		{Method: "POST", Path: one + "/pause", Role: api.RoleOperator, Summary: "runs are skipped until it is resumed", Out: api.ScheduleInfo{}, rooms: a.roomsOfSchedule, h: a.pauseSchedule(true)},
+		{Method: "POST", Path: one + "/resume", Role: api.RoleOperator, Summary: "end a pause, and say that the server's clock is right", Out: api.ScheduleInfo{}, rooms: a.roomsOfResumed, h: a.pauseSchedule(false)},
+		{Method: "POST", Path: one + "/run", Role: api.RoleOperator, Summary: "make its job now", In: api.ScheduleRunNow{}, Out: api.Job{}, rooms: a.roomsOfSchedule, rerun: true, h: a.runSchedule},
 		{Method: "GET", Path: one + "/runs", Summary: "what became of its runs, the newest first", Out: []api.ScheduleRun{}, h: a.scheduleRuns},
 		{Method: "GET", Path: api.RouteCalendars, Summary: "all calendars", Out: []api.Calendar{}, h: get(a.svc.Calendars)},
 		{Method: "PUT", Path: cal, Role: api.RoleOperator, Summary: "save a calendar", In: api.Calendar{}, Out: api.Calendar{}, h: a.putCalendar},
@@ -85,7 +85,7 @@ func (a *Admin) removeNamed(do func(context.Context, string) error) handler {
 
 func (a *Admin) pauseSchedule(pause bool) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		s, err := a.svc.PauseSchedule(r.Context(), r.PathValue("name"), pause, byAdmin)
+		s, err := a.svc.PauseSchedule(r.Context(), r.PathValue("name"), pause, by(r))
 		if err != nil {
 			return err
 		}

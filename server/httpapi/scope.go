@@ -19,15 +19,11 @@ func isDryRun(body []byte) bool {
 
 // roomsOfWish are the rooms of a job to be made.
 func (a *Admin) roomsOfWish(r *http.Request, body []byte) ([]string, error) {
-	var req api.JobCreate
-	if err := json.Unmarshal(body, &req); err != nil {
-		return nil, fail(http.StatusBadRequest, api.CodeUsage, "read request: %v", err)
+	req, err := loose[api.JobCreate](body)
+	if err != nil {
+		return nil, err
 	}
-	rooms, err := a.roomsOfHosts(r, req.Hosts)
-	if req.Room != "" {
-		rooms = append(rooms, req.Room)
-	}
-	return rooms, err
+	return a.roomsOfTargets(r, req.Room, req.Hosts)
 }
 
 // roomsOfJob are the rooms of the job in the path.

@@ -13,7 +13,7 @@ type WakeService interface {
 }
 
 func (a *Admin) wakeRoutes() []Route {
-	return []Route{{Method: "POST", Path: api.RouteWake, Role: api.RoleOperator, Summary: "switch PCs on by magic packets, in waves", In: api.WakeRequest{}, Out: api.WakeReply{}, h: a.wake}}
+	return []Route{{Method: "POST", Path: api.RouteWake, Role: api.RoleOperator, Summary: "switch PCs on by magic packets, in waves", In: api.WakeRequest{}, Out: api.WakeReply{}, rooms: a.roomsOfWake, h: a.wake}}
 }
 
 func (a *Admin) wake(w http.ResponseWriter, r *http.Request) error {
@@ -21,7 +21,7 @@ func (a *Admin) wake(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, adminBody, &req); err != nil {
 		return err
 	}
-	out, err := a.svc.WakeHosts(r.Context(), &req, byAdmin)
+	out, err := a.svc.WakeHosts(r.Context(), &req, by(r))
 	if err != nil {
 		return err
 	}

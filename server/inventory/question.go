@@ -93,6 +93,33 @@ func Questions(tx store.Tx) ([]api.Question, error) {
 	return out, nil
 }
 
+const pruneAtOnce = 50 // questions
+
+// OldQuestions lists questions, at most 50, that were answered before a time.
+func OldQuestions(tx store.Tx, before time.Time) ([]uint64, error) {
+	var out []uint64
+	for _, raw := range tx.Scan(keyQuestion, "", 0) {
+		var q api.Question
+		if err := json.Unmarshal(raw, &q); err != nil {
+			return nil, fmt.Errorf("read question: %w", err)
+		}
+		if q.Answer != "" && q.Answered.Before(before) && len(out) < pruneAtOnce {
+			out = append(out, q.ID)
+		}
+	}
+	return out, nil
+}
+
+// ForgetQuestions deletes questions.
+func ForgetQuestions(tx store.Tx, ids []uint64) error {
+	for _, id := range ids {
+		if err := tx.Delete(questionKey(id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Close stores an answer; what follows from it is the caller's.
 func Close(tx store.Tx, q api.Question, answer string, now time.Time) (api.Question, error) {
 	q.Answer, q.Answered = answer, now.UTC()

@@ -26,11 +26,13 @@ var (
 	descOutbox    = desc("outbox_pending", "Notifications that were not delivered yet.")
 	descDamaged   = desc("images_quarantined", "Image versions in quarantine.")
 	descLastScrub = desc("scrub_oldest_timestamp_seconds", "Last check of the image version that was checked the longest ago.")
+	descNextRun   = desc("schedule_next_run_timestamp_seconds", "Begin of the next run of a schedule that is not skipped; no value = none.", "schedule")
+	descLastOK    = desc("schedule_last_success_timestamp_seconds", "End of the last job of a schedule with result ok: every host has the image.", "schedule")
 )
 
 // Describe implements prometheus.Collector.
 func (a *asked) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descHosts, descJobs, descStore, descFree, descOutbox, descDamaged, descLastScrub} {
+	for _, d := range []*prometheus.Desc{descHosts, descJobs, descStore, descFree, descOutbox, descDamaged, descLastScrub, descNextRun, descLastOK} {
 		ch <- d
 	}
 }
@@ -74,6 +76,14 @@ func (a *asked) Collect(ch chan<- prometheus.Metric) {
 	known(descDamaged, int64(n))
 	if oldest > 0 {
 		known(descLastScrub, oldest)
+	}
+	for _, s := range a.src.Schedules() {
+		if s.Next > 0 {
+			gauge(descNextRun, float64(s.Next), s.Name)
+		}
+		if s.Success > 0 {
+			gauge(descLastOK, float64(s.Success), s.Name)
+		}
 	}
 }
 

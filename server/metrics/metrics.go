@@ -1,5 +1,5 @@
 // Package metrics holds the server's figures for Prometheus: their names, and how jobs become counters. Names are stable, docs/monitoring
-// uses them. No figure has a label for a host or a room, since each value of a label is a series for ever. Fed and served by server/daemon.
+// uses them. No figure has a label for a host or a room, since each value of a label is a series for ever; schedules are few, and have one. Fed and served by server/daemon.
 package metrics
 
 import (
@@ -23,6 +23,13 @@ type Sources struct {
 	ImageFree func() int64        // bytes
 	Outbox    func() int          // messages not yet delivered
 	Scrubbed  func() (int, int64) // image versions in quarantine; Unix time of the oldest last check, 0 = none
+	Schedules func() []Schedule
+}
+
+// Schedule is one schedule's times in Unix seconds, 0 = none.
+type Schedule struct {
+	Name          string
+	Next, Success int64
 }
 
 // Set is all figures. Make it with New; safe for concurrent use.

@@ -16,7 +16,8 @@ import (
 
 func set(tick api.Tick) *Set {
 	return New(Sources{Hosts: func() int { return 5 }, Tick: func() api.Tick { return tick }, StoreSize: func() int64 { return 7 },
-		ImageFree: func() int64 { return -1 }, Outbox: func() int { return 2 }, Scrubbed: func() (int, int64) { return 1, 0 }}, time.Unix(1000, 0))
+		ImageFree: func() int64 { return -1 }, Outbox: func() int { return 2 }, Scrubbed: func() (int, int64) { return 1, 0 },
+		Schedules: func() []Schedule { return []Schedule{{"nightly", 5000, 0}, {"paused", 0, 4000}} }}, time.Unix(1000, 0))
 }
 
 // TestMonitoringUsesWhatExists: each metric that dashboard and rules name is one of ours, and each of ours is used in one of them.
@@ -56,7 +57,8 @@ func TestNames(t *testing.T) {
 	for n := range strings.FieldsSeq(`build_info hosts jobs job_hosts_total job_phase_duration_seconds commence_total orders_total boot_decisions_total
 		written_bytes_total swarm_received_bytes_total seed_sent_bytes_total cell_hash_failures_total disk_errors_total readback_mismatch_total
 		announces_total relay_replans_total dhcp_packets_total dhcp_foreign_offers_total tftp_transfers_total http_request_duration_seconds
-		scrub_errors_total store_commit_seconds store_size_bytes image_dir_free_bytes outbox_pending`) {
+		scrub_errors_total store_commit_seconds store_size_bytes image_dir_free_bytes outbox_pending
+		schedule_next_run_timestamp_seconds schedule_last_success_timestamp_seconds`) {
 		if !slices.Contains(have, "labswarm_"+n) {
 			t.Errorf("labswarm_%s is missing", n)
 		}
@@ -97,7 +99,8 @@ func TestAsked(t *testing.T) {
 		{ID: 2, Ended: time.Now(), Result: "partial"},
 	}})
 	has(t, s, `labswarm_hosts{state="held"} 1`, `labswarm_hosts{state="none"} 2`, `labswarm_hosts{state="writing"} 2`,
-		`labswarm_jobs{state="live"} 1`, `labswarm_jobs{state="partial"} 1`, "labswarm_outbox_pending 2")
+		`labswarm_jobs{state="live"} 1`, `labswarm_jobs{state="partial"} 1`, "labswarm_outbox_pending 2",
+		`labswarm_schedule_next_run_timestamp_seconds{schedule="nightly"} 5000`, `labswarm_schedule_last_success_timestamp_seconds{schedule="paused"} 4000`)
 }
 
 func TestTransition(t *testing.T) {

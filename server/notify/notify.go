@@ -23,7 +23,8 @@ import (
 // Triggers are the codes of the events that are told, with the subject of their message.
 var Triggers = map[string]string{
 	"job_ended": "job ended", "slot_held": "a PC is held and needs a person", "foreign_boot_server": "another server offers boot files",
-	"image_damaged": "an image is damaged", "disk_low": "the disk is full", "store_restored": "the state came back from a copy", "window_missed": "a planned run was missed",
+	"image_damaged": "an image is damaged", "disk_low": "the disk is full", "store_restored": "the state came back from a copy", "schedule_missed": "a planned run was missed",
+	"schedule_broken": "a schedule cannot run", "clock_doubt": "the clock is in doubt, no schedule starts",
 }
 
 // CodeFailed is the event of a message that could not be delivered.

@@ -4,7 +4,9 @@
 package power
 
 import (
+	"cmp"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -21,6 +23,15 @@ const (
 type Target struct {
 	Host string
 	MACs []net.HardwareAddr
+	Room Room
+}
+
+// Room is how the hosts of a room are woken.
+type Room struct {
+	Name  string
+	Wave  int           // hosts that start together, 0 = Wave
+	Pause time.Duration // between the beginnings of waves, 0 = WavePause
+	Casts []netip.Addr  // directed broadcasts of its subnets, none = those of the lab interface
 }
 
 // Shot is one moment at which packets for one address go out.
@@ -28,23 +39,43 @@ type Shot struct {
 	At   time.Duration // from the beginning
 	Host string
 	MAC  net.HardwareAddr
+	To   []netip.Addr // as Room.Casts
 }
 
-// Plan says when which packet goes out, in order of time. Addresses that are
-// not 48 bits long are left out.
+// Plan says when which packet goes out, in order of time. The pace is that of
+// each room; rooms come one after the other, since they share the DHCP server.
+// Addresses that are not 48 bits long are left out.
 func Plan(targets []Target) []Shot {
+	var rooms []string
+	by := map[string][]Target{}
+	for _, t := range targets {
+		if by[t.Room.Name] == nil {
+			rooms = append(rooms, t.Room.Name)
+		}
+		by[t.Room.Name] = append(by[t.Room.Name], t)
+	}
 	var out []Shot
+	var from time.Duration
+	for _, r := range rooms {
+		wave, pause := cmp.Or(by[r][0].Room.Wave, Wave), cmp.Or(by[r][0].Room.Pause, WavePause)
+		out = append(out, planRoom(by[r], from, wave, pause)...)
+		from += time.Duration((len(by[r])+wave-1)/wave) * pause
+	}
+	sortShots(out)
+	return out
+}
+
+func planRoom(targets []Target, from time.Duration, wave int, pause time.Duration) (out []Shot) {
 	for i, t := range targets {
-		begin := time.Duration(i/Wave)*WavePause + time.Duration(i%Wave)*HostPause
+		begin := from + time.Duration(i/wave)*pause + time.Duration(i%wave)*HostPause
 		for n := range Packets {
 			for _, mac := range t.MACs {
 				if len(mac) == 6 {
-					out = append(out, Shot{At: begin + time.Duration(n)*PackPause, Host: t.Host, MAC: mac})
+					out = append(out, Shot{At: begin + time.Duration(n)*PackPause, Host: t.Host, MAC: mac, To: t.Room.Casts})
 				}
 			}
 		}
 	}
-	sortShots(out)
 	return out
 }
 

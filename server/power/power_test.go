@@ -3,6 +3,7 @@ package power
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"testing"
@@ -42,6 +43,26 @@ func TestPlan(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// TestPlanOfRooms: each room has its own pace, and they come one after the other.
+func TestPlanOfRooms(t *testing.T) {
+	targets := hosts(5)
+	slow := Room{Name: "slow", Wave: 1, Pause: 40 * time.Second, Casts: []netip.Addr{netip.MustParseAddr("10.7.0.255")}}
+	targets[1].Room, targets[3].Room = slow, slow
+	got := map[string]time.Duration{}
+	for _, s := range Plan(targets) {
+		if _, ok := got[s.Host]; !ok {
+			got[s.Host] = s.At
+		}
+		if behind := s.Host == "1" || s.Host == "3"; behind != (len(s.To) == 1) {
+			t.Errorf("host %s is woken through %v", s.Host, s.To)
+		}
+	}
+	want := map[string]time.Duration{"0": 0, "2": HostPause, "4": 2 * HostPause, "1": WavePause, "3": WavePause + 40*time.Second}
+	if !maps.Equal(got, want) {
+		t.Errorf("woken at %v; want %v", got, want)
 	}
 }
 

@@ -5,9 +5,13 @@ package power
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
+	"net/netip"
+	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -91,6 +95,102 @@ func TestWakePackets(t *testing.T) {
 		}
 		if udp["0"] != Packets || udp["1"] != Packets || raw["0"] != Packets || raw["1"] != Packets {
 			t.Errorf("by UDP to 10.9.0.255:9 %v, as frames %v; want %d each", udp, raw, Packets)
+		}
+	})
+}
+
+// TestWakeBehindARouter: server, router and a room's network, each with a stack
+// of its own. The packet arrives in the room as a broadcast.
+func TestWakeBehindARouter(t *testing.T) {
+	testreq.Tool(t, "unshare", "util-linux")
+	testreq.Tool(t, "nsenter", "util-linux")
+	inNamespace(t, func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		run := func(args ...string) bool {
+			out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
+			if err != nil {
+				t.Errorf("%v: %v %s", args, err, out)
+			}
+			return err == nil
+		}
+		// Two more stacks live as long as their shells, which end with this test.
+		stack := func() (pid string, ok bool) {
+			cmd := exec.CommandContext(ctx, "unshare", "--net", "sh", "-c", "echo up; exec sleep 60")
+			out, err := cmd.StdoutPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err != nil {
+				t.Error(err)
+				return "", false
+			}
+			t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // killed: it does not end well
+			if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+				t.Error(err)
+				return "", false
+			}
+			return strconv.Itoa(cmd.Process.Pid), true
+		}
+		router, ok := stack()
+		room, ok2 := stack()
+		if !ok || !ok2 {
+			return
+		}
+		in := func(pid string, args ...string) bool {
+			return run(append([]string{"nsenter", "--net=/proc/" + pid + "/ns/net"}, args...)...)
+		}
+		if !run("ip", "link", "set", "pc0", "netns", router) || !run("ip", "route", "add", "10.7.0.0/24", "via", "10.9.0.2") ||
+			!in(router, "sh", "-ec", `ip addr add 10.9.0.2/24 dev pc0; ip link set pc0 up
+ip link add room0 type veth peer name seat0; ip addr add 10.7.0.1/24 dev room0; ip link set room0 up
+ip link set seat0 netns `+room+`
+echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv4/conf/all/bc_forwarding; echo 1 > /proc/sys/net/ipv4/conf/pc0/bc_forwarding; echo 1 > /proc/sys/net/ipv4/conf/room0/bc_forwarding`) ||
+			!in(room, "sh", "-ec", "ip addr add 10.7.0.9/24 dev seat0; ip link set seat0 up") {
+			return
+		}
+		heard := make(chan string, 1)
+		ready := make(chan bool, 1)
+		go func() { // stands in the room
+			runtime.LockOSThread() // never unlocked: the thread is of another network now
+			heard <- func() string {
+				ns, err := os.Open("/proc/" + room + "/ns/net")
+				if err != nil {
+					ready <- false
+					return err.Error()
+				}
+				defer ns.Close()
+				if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+					ready <- false
+					return err.Error()
+				}
+				l, err := net.ListenPacket("udp4", "10.7.0.255:9")
+				if err != nil {
+					ready <- false
+					return err.Error()
+				}
+				defer l.Close()
+				ready <- true
+				_ = l.SetReadDeadline(time.Now().Add(5 * time.Second))
+				buf := make([]byte, 2000)
+				n, from, err := l.ReadFrom(buf)
+				if err != nil {
+					return err.Error()
+				}
+				if !bytes.Equal(buf[:n], Magic(mac(0))) {
+					return "something else"
+				}
+				return from.(*net.UDPAddr).IP.String()
+			}()
+		}()
+		if <-ready {
+			target := hosts(1)
+			target[0].Room = Room{Name: "far", Casts: []netip.Addr{netip.MustParseAddr("10.7.0.255")}}
+			if err := (Sender{Interface: "lab0"}).Wake(ctx, target); err != nil {
+				t.Error(err)
+			}
+		}
+		if got := <-heard; got != "10.9.0.1" {
+			t.Errorf("in the room: %s; want the magic packet of 10.9.0.1", got)
 		}
 	})
 }

@@ -106,7 +106,7 @@ Its network card is the one of the host record. Windows is not told.`,
 			}
 			c := e.client()
 			defer c.Close()
-			host, err := c.Host(cmd.Context(), args[0])
+			host, tag, err := c.HostToEdit(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -124,9 +124,9 @@ Its network card is the one of the host record. Windows is not told.`,
 			}
 			place.apply(cmd, &host)
 			// Only what an admin types goes back; what the machine showed stays with the server.
-			out, err := c.PutHost(cmd.Context(), api.Host{Name: host.Name, Room: host.Room, MAC: host.MAC, UUID: host.UUID, Disk: host.Disk, Exclude: host.Exclude, Style: host.Style, Network: host.Network,
-				HostPlace: api.HostPlace{Seat: host.Seat, Labels: host.Labels, Protect: host.Protect, SharedNIC: host.SharedNIC, Serial: host.Serial}})
-			if err != nil {
+			out, err := c.EditHost(cmd.Context(), api.Host{Name: host.Name, Room: host.Room, MAC: host.MAC, UUID: host.UUID, Disk: host.Disk, Exclude: host.Exclude, Style: host.Style, Network: host.Network,
+				HostPlace: api.HostPlace{Seat: host.Seat, Labels: host.Labels, Protect: host.Protect, SharedNIC: host.SharedNIC, Serial: host.Serial}}, tag)
+			if err = changedMeanwhile(err, host.Name); err != nil {
 				return err
 			}
 			if e.json {
@@ -143,6 +143,16 @@ Its network card is the one of the host record. Windows is not told.`,
 	cmd.Flags().StringVar(&n.Gateway, "gateway", "", "its gateway")
 	cmd.Flags().StringSliceVar(&n.DNS, "dns", nil, "its name servers, at most 3")
 	return cmd
+}
+
+// changedMeanwhile says what to do when somebody else edited a host at the same
+// time.
+func changedMeanwhile(err error, name string) error {
+	var p *api.Problem
+	if errors.As(err, &p) && p.Code == api.CodePrecondition {
+		return &codeError{code: ExitConflict, err: fmt.Errorf("host %s was changed by somebody else in this moment, nothing was done: look at it (labswarm host show %s) and give the command again", name, name)}
+	}
+	return err
 }
 
 // fixedAddress is old with the flags that were given; nil = none.

@@ -53,7 +53,7 @@ fwraid (RAID of the firmware), winpool (Windows dynamic disks, Storage Spaces), 
 				if err != nil {
 					return err
 				}
-				planned.Confirm = j.Confirm
+				planned.Confirm, planned.ConfirmProtected = j.Confirm, j.ConfirmProtected
 				return stale(e.createJob(cmd, planned, detach), planFile)
 			}
 			if output != "" && !j.DryRun {
@@ -86,6 +86,7 @@ fwraid (RAID of the firmware), winpool (Windows dynamic disks, Storage Spaces), 
 	f.StringVar(&j.Room, "room", "", "all hosts of a room")
 	f.StringVar(&hosts, "hosts", "", "hosts by name, separated by commas")
 	f.StringVar(&j.Confirm, "confirm", "", "the room's name (with --hosts: the image's name), instead of typing it")
+	f.StringSliceVar(&j.ConfirmProtected, "confirm-protected", nil, "`HOSTS` of flag protect that are to be erased, each by its name")
 	f.StringVar(&j.After, "after", "reboot", "reboot or poweroff")
 	f.StringVar(&j.Personalise, "personalise", "require", "own name, SSH keys and machine id: require (a host without them fails), try, off")
 	f.DurationVar(&expires, "expires", 0, "length of the window, in place of --until")

@@ -116,6 +116,11 @@ func endJob(tx store.Tx, out *outcome, now time.Time) error {
 	if err := tx.Delete(keyLive(out.job.ID)); err != nil {
 		return err
 	}
+	if result == "ok" && out.job.Schedule != "" {
+		if err := putJSON(tx, keySchedOK(out.job.Schedule), out.job.Ended); err != nil {
+			return err
+		}
+	}
 	level := "info"
 	if result != "ok" {
 		level = "warn"

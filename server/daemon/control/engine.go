@@ -32,6 +32,7 @@ type ImageInfo struct {
 	api.Image
 	Sector   int        // logical sector of the image, bytes
 	Readback string     // hex digest that a right disk reads back as
+	Windows  bool       // a partition holds Windows
 	Own      []api.Mark // containers (LUKS, LVM, ...) that the image brings itself
 }
 

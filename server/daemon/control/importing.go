@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"labswarm/api"
+	"labswarm/server/access"
 	"labswarm/server/event"
 	"labswarm/server/inventory"
 	"labswarm/server/store"
@@ -102,7 +103,7 @@ func (e *Engine) writeImport(ctx context.Context, im inventory.Import) error {
 			return err
 		}
 	}
-	m := marker{Chunks: len(chunks), Text: fmt.Sprintf("import: %d rooms, %d hosts (%d new, %d changed)", len(im.Rooms), len(im.Hosts), len(im.Result.Added), len(im.Result.Changed))}
+	m := marker{Chunks: len(chunks), Text: fmt.Sprintf("import: %d rooms, %d hosts (%d new, %d changed)", len(im.Rooms), len(im.Hosts), len(im.Result.Added), len(im.Result.Changed)) + access.By(ctx)}
 	return e.cfg.Store.Update(ctx, func(tx store.Tx) error { return putJSON(tx, keyMarker, m) })
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"labswarm/api"
 	"labswarm/api/order"
+	"labswarm/server/access"
 	"labswarm/server/event"
 	"labswarm/server/inventory"
 	"labswarm/server/job"
@@ -155,12 +156,14 @@ func (e *Engine) CreateJob(ctx context.Context, req *api.JobCreate, idemKey stri
 	if err != nil {
 		return api.Job{}, err
 	}
-	if id, err := e.answered(ctx, idemKey, digest); err != nil || id != 0 {
-		if err != nil {
-			return api.Job{}, err
-		}
-		return e.Job(ctx, id)
+	if j, err := e.madeBefore(ctx, idemKey, digest); err != nil || j != nil {
+		return orZero(j), err
 	}
+	return e.createJob(ctx, req, idemKey, digest)
+}
+
+// createJob is CreateJob for a key that has made no job before.
+func (e *Engine) createJob(ctx context.Context, req *api.JobCreate, idemKey, digest string) (api.Job, error) {
 	img, err := e.image(req)
 	if err != nil {
 		return api.Job{}, err
@@ -219,16 +222,28 @@ func digestOf(req any) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// answered returns the job an idempotency key made before.
-func (e *Engine) answered(ctx context.Context, key, digest string) (id uint64, err error) {
+// madeBefore returns the job that an idempotency key made before, nil when none.
+func (e *Engine) madeBefore(ctx context.Context, key, digest string) (*api.Job, error) {
 	if key == "" {
-		return 0, nil
+		return nil, nil
 	}
-	err = e.cfg.Store.View(ctx, func(tx store.Tx) error {
+	var id uint64
+	err := e.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
 		id, err = seenKey(tx, key, digest)
 		return err
 	})
-	return id, err
+	if err != nil || id == 0 {
+		return nil, err
+	}
+	j, err := e.Job(ctx, id)
+	return &j, err
+}
+
+func orZero(j *api.Job) api.Job {
+	if j == nil {
+		return api.Job{}
+	}
+	return *j
 }
 
 func seenKey(tx store.Tx, key, digest string) (uint64, error) {
@@ -296,7 +311,7 @@ func (e *Engine) storeJob(ctx context.Context, w wish, key, digest string) (job.
 				return err
 			}
 		}
-		if err := putSlots(tx, &j, hosts, now); err != nil {
+		if err := putSlots(tx, &j, hosts, now, access.By(ctx)); err != nil {
 			return err
 		}
 		if key != "" {
@@ -334,8 +349,12 @@ func checkFree(tx store.Tx, hosts []api.Host, named bool) error {
 	return nil
 }
 
-// putSlots stores job, slots, pointers and the first event.
-func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
+// putSlots stores job, slots, pointers and the first event, whose text ends
+// with by.
+func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time, by string) error {
+	if j.Schedule != "" {
+		by += ", by schedule " + j.Schedule
+	}
 	for _, h := range hosts {
 		j.Hosts = append(j.Hosts, h.Name)
 	}
@@ -380,7 +399,7 @@ func putSlots(tx store.Tx, j *job.Job, hosts []api.Host, now time.Time) error {
 	if j.IsCapture() {
 		text = fmt.Sprintf("job created: capture %s of %s, forced guards: %v", j.Image, strings.Join(j.Hosts, ", "), j.Force)
 	}
-	_, err := event.Append(tx, api.Event{Time: now.UTC(), Level: "info", Code: "job_created", Job: j.ID, Room: j.Room, Text: text})
+	_, err := event.Append(tx, api.Event{Time: now.UTC(), Level: "info", Code: "job_created", Job: j.ID, Room: j.Room, Text: text + by})
 	return err
 }
 

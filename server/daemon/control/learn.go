@@ -62,7 +62,7 @@ func (e *Engine) OpenLearn(ctx context.Context, l api.Learn) (out api.Learn, err
 
 // CloseLearn ends learn mode; PCs that wait boot their own disk.
 func (e *Engine) CloseLearn(ctx context.Context) error {
-	return e.endLearn(ctx, func(*api.Learn, time.Time) bool { return true }, "by the admin")
+	return e.endLearn(ctx, func(*api.Learn, time.Time) bool { return true }, "it was closed")
 }
 
 // sweepLearn ends learn mode when its time is over, and says so.

@@ -24,6 +24,7 @@ const (
 )
 
 func keySched(name string) string        { return prefixSched + strings.ToLower(name) }
+func keySchedOK(name string) string      { return "schedok/" + strings.ToLower(name) } // when a job of it ended with result ok
 func keyCal(name string) string          { return prefixCal + strings.ToLower(name) }
 func keyLedger(name, date string) string { return ledgerOf(name) + date }
 func ledgerOf(name string) string        { return "ledger/" + strings.ToLower(name) + "/" }
@@ -141,7 +142,12 @@ func (e *Engine) start(ctx context.Context, d due, now time.Time, req *api.JobCr
 	if err != nil {
 		return api.Job{}, err
 	}
-	check := func(tx store.Tx, j *job.Job, _ []api.Host) error {
+	check := func(tx store.Tx, j *job.Job, hosts []api.Host) error {
+		for _, h := range hosts { // of a room they are left out; named ones were protected since the schedule was saved
+			if h.Protect && j.Room == "" {
+				return conflict(api.CodeConflict, "host %s is protected: take it out of the schedule", h.Name)
+			}
+		}
 		j.Schedule = d.s.Name
 		return enterTx(tx, d, now, api.ScheduleRun{Result: api.RunStarted, Reason: reason, Job: j.ID})
 	}

@@ -14,6 +14,7 @@ import (
 
 	"labswarm/api"
 	"labswarm/api/diskrule"
+	"labswarm/api/order"
 	"labswarm/server/inventory"
 	"labswarm/server/job"
 	"labswarm/server/store"
@@ -86,6 +87,11 @@ func (e *Engine) PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, 
 		if plan.Hosts, plan.Facts, err = planHosts(tx, req, img, hosts); err != nil {
 			return err
 		}
+		for i, h := range hosts {
+			if protected(h, plan.Hosts[i]) {
+				plan.Protected = append(plan.Protected, h.Name)
+			}
+		}
 		holds, err := lastProven(tx)
 		for i := range plan.Hosts {
 			plan.Hosts[i].Holds = holds[plan.Hosts[i].Host]
@@ -109,7 +115,7 @@ func (e *Engine) PlanJob(ctx context.Context, req *api.JobCreate) (api.JobPlan, 
 // asked is a request without what is only said when a job is made.
 func asked(req *api.JobCreate) api.JobCreate {
 	r := *req
-	r.Confirm, r.DryRun, r.JobConfirm = "", false, api.JobConfirm{}
+	r.Confirm, r.DryRun, r.JobConfirm, r.ConfirmProtected = "", false, api.JobConfirm{}, nil
 	return r
 }
 
@@ -126,14 +132,44 @@ func planHosts(tx store.Tx, req *api.JobCreate, img ImageInfo, hosts []api.Host)
 		if err != nil {
 			return nil, nil, err
 		}
+		if protected(h, line) {
+			line.Risk = append(line.Risk, "protected: it is erased only when --confirm-protected names it, too")
+		}
+		if err := inventory.CheckWindowsName(h.Name); err != nil && img.Windows && req.Personalise != order.PersonaliseOff {
+			line.Risk = append(line.Risk, err.Error())
+		}
 		lines = append(lines, line)
 		disk := line.Disk
 		if disk == "" {
 			disk = "unknown"
 		}
-		facts = append(facts, fmt.Sprintf("host %s mac %s uuid %s rule %q: %s (%s), disk %s, fits %s", h.Name, h.MAC, orUnknown(h.UUID), h.Disk, line.Verdict, line.Reason, disk, line.Fits))
+		facts = append(facts, fmt.Sprintf("host %s mac %s uuid %s rule %q: %s (%s), disk %s, fits %s, protected %v", h.Name, h.MAC, orUnknown(h.UUID), h.Disk, line.Verdict, line.Reason, disk, line.Fits, h.Protect))
 	}
 	return lines, facts, nil
+}
+
+// protected reports whether a host needs a confirm of its own.
+func protected(h api.Host, line api.JobPlanHost) bool {
+	return h.Protect && (line.Verdict == api.VerdictGo || line.Verdict == api.VerdictWake)
+}
+
+// checkProtected wants every protected host of a job named again, and no other.
+func checkProtected(req *api.JobCreate, hosts []api.Host, lines []api.JobPlanHost) error {
+	named := slices.Clone(req.ConfirmProtected)
+	for i, h := range hosts {
+		if !protected(h, lines[i]) {
+			continue
+		}
+		at := slices.IndexFunc(named, func(n string) bool { return strings.EqualFold(n, h.Name) })
+		if at < 0 {
+			return badRequest(api.CodeConfirm, "host %s is protected: this would erase it. Name it in confirm_protected, too (--confirm-protected %s)", h.Name, h.Name)
+		}
+		named = slices.Delete(named, at, at+1)
+	}
+	if len(named) > 0 {
+		return badRequest(api.CodeConfirm, "confirm_protected names %s, which is no protected host of this job, or is named twice", strings.Join(named, ", "))
+	}
+	return nil
 }
 
 func orUnknown(s string) string {
@@ -153,7 +189,15 @@ func planHost(tx store.Tx, h api.Host, img ImageInfo, req *api.JobCreate) (api.J
 	line := api.JobPlanHost{Host: h.Name, Room: h.Room, Verdict: api.VerdictGo, Reason: "starts when the host boots from the network inside the window", Fits: "unknown",
 		LastSeen: h.LastSeen, Firmware: h.Firmware, SecureBoot: h.Secure}
 	if req.Wake {
-		line.Verdict, line.Reason = api.VerdictWake, "is switched on when it is its turn"
+		rec, err := inventory.RoomRecord(tx, h.Room)
+		if err != nil {
+			return line, err
+		}
+		if _, off := paceOf(rec); !off {
+			line.Verdict, line.Reason = api.VerdictWake, "is switched on when it is its turn"
+		} else {
+			line.Reason += "; its room is switched on by hand"
+		}
 	}
 	j, s, err := hostSlot(tx, h.Name)
 	if err != nil {
@@ -253,7 +297,7 @@ func (e *Engine) checkPlan(tx store.Tx, req *api.JobCreate, img ImageInfo, hosts
 	if n := erased(lines); n != req.ConfirmHosts {
 		return badRequest(api.CodeConfirm, "this erases the disks of %d hosts, %d were confirmed", n, req.ConfirmHosts)
 	}
-	return nil
+	return checkProtected(req, hosts, lines)
 }
 
 func erased(lines []api.JobPlanHost) int {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"labswarm/api"
+	"labswarm/server/access"
 	"labswarm/server/event"
 	"labswarm/server/inventory"
 	"labswarm/server/store"
@@ -19,7 +20,7 @@ func (e *Engine) Room(ctx context.Context, name string) (r api.Room, err error) 
 	return r, problem(err)
 }
 
-// edit is a transaction of an admin with its event. Edits of the inventory run
+// edit is a transaction of an admin with its event, which says who it was. Edits of the inventory run
 // one after the other, so that an import of many transactions is one.
 func (e *Engine) edit(ctx context.Context, fn func(tx store.Tx, now time.Time) (api.Event, error)) error {
 	e.edits.Lock()
@@ -31,6 +32,7 @@ func (e *Engine) edit(ctx context.Context, fn func(tx store.Tx, now time.Time) (
 			return err
 		}
 		ev.Time = now.UTC()
+		ev.Text += access.By(ctx)
 		if ev.Level == "" {
 			ev.Level = "info"
 		}

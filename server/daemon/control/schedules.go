@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"labswarm/api"
+	"labswarm/server/access"
 	"labswarm/server/event"
 	"labswarm/server/schedule"
 	"labswarm/server/store"
@@ -58,16 +59,19 @@ func (e *Engine) info(tx store.Tx, s api.Schedule, cals map[string]api.Calendar,
 	e.sched.mu.Lock()
 	out.Clock = e.sched.doubt
 	e.sched.mu.Unlock()
+	var last []byte
 	for _, raw := range tx.Scan(ledgerOf(s.Name), "", 0) {
-		var r api.ScheduleRun
-		if err := json.Unmarshal(raw, &r); err != nil {
+		last = raw
+	}
+	if last != nil {
+		out.Last = new(api.ScheduleRun)
+		if err := json.Unmarshal(last, out.Last); err != nil {
 			return out, fmt.Errorf("read the ledger of %s: %w", s.Name, err)
 		}
-		out.Last = &r
 	}
 	p, err := schedule.Compile(s, cals)
 	if err != nil {
-		return out, nil // a calendar was taken away: it is shown all the same, and the log says why it does not run
+		return out, nil //nolint:nilerr // a calendar was taken away: it is shown all the same, and the log says why it does not run
 	}
 	for _, r := range p.Next(now, nextShown+2) {
 		raw, err := tx.Get(keyLedger(s.Name, r.Date))
@@ -135,12 +139,15 @@ func (e *Engine) PutSchedule(ctx context.Context, req *api.SchedulePut) (api.Sch
 	if s.TZ == "" {
 		s.TZ = localZone()
 	}
-	if !s.Job.NotBefore.IsZero() || !s.Job.NotAfter.IsZero() || s.Job.ExpiresInS != 0 || s.Job.JobConfirm != (api.JobConfirm{}) || s.Job.Confirm != "" || s.Job.DryRun {
+	if !s.Job.NotBefore.IsZero() || !s.Job.NotAfter.IsZero() || s.Job.ExpiresInS != 0 || s.Job.JobConfirm != (api.JobConfirm{}) || s.Job.Confirm != "" || s.Job.DryRun || len(s.Job.ConfirmProtected) > 0 {
 		return api.ScheduleInfo{}, badRequest(api.CodeUsage, "schedule %s: its job has no window and no confirmation of its own", s.Name)
 	}
 	plan, err := e.PlanJob(ctx, &s.Job)
 	if err != nil {
 		return api.ScheduleInfo{}, err
+	}
+	if len(plan.Protected) > 0 {
+		return api.ScheduleInfo{}, conflict(api.CodeConflict, "schedule %s: protected hosts are written by no schedule: %s", s.Name, strings.Join(plan.Protected, ", "))
 	}
 	if !req.DryRun {
 		named := s.Job
@@ -177,7 +184,7 @@ func (e *Engine) PutSchedule(ctx context.Context, req *api.SchedulePut) (api.Sch
 		if out, err = e.info(tx, s, cals, now); err != nil {
 			return err
 		}
-		return logSchedule(tx, s, "schedule_saved", "saved: "+s.Start+" to "+s.End+" "+s.TZ)
+		return logSchedule(tx, s, "schedule_saved", "saved: "+s.Start+" to "+s.End+" "+s.TZ+access.By(ctx))
 	}
 	if req.DryRun {
 		err = e.cfg.Store.View(ctx, save)
@@ -191,43 +198,6 @@ func (e *Engine) PutSchedule(ctx context.Context, req *api.SchedulePut) (api.Sch
 func logSchedule(tx store.Tx, s api.Schedule, code, text string) error {
 	_, err := event.Append(tx, api.Event{Time: time.Now().UTC(), Level: "info", Code: code, Room: s.Job.Room, Text: "schedule " + s.Name + " " + text})
 	return err
-}
-
-// checkOverlap refuses a schedule that wants a host while another one has it.
-func (e *Engine) checkOverlap(tx store.Tx, s api.Schedule, p *schedule.Plan, cals map[string]api.Calendar, now time.Time) error {
-	all, err := schedules(tx)
-	if err != nil {
-		return err
-	}
-	if len(all) >= maxSchedules {
-		return conflict(api.CodeConflict, "there are %d schedules already", len(all))
-	}
-	mine, err := targets(tx, &s.Job)
-	if err != nil {
-		return err
-	}
-	for _, o := range all {
-		if strings.EqualFold(o.Name, s.Name) {
-			continue
-		}
-		theirs, err := targets(tx, &o.Job)
-		if err != nil {
-			continue // its room is gone
-		}
-		shared := slices.IndexFunc(theirs, func(h api.Host) bool {
-			return slices.ContainsFunc(mine, func(m api.Host) bool { return m.Name == h.Name })
-		})
-		op, err := schedule.Compile(o, cals)
-		if shared < 0 || err != nil {
-			continue
-		}
-		if x, y, ok := schedule.Overlap(p, op, now); ok {
-			form := "Mon 2006-01-02 15:04"
-			return conflict(api.CodeConflict, "schedule %s overlaps %s: both want host %s, one from %s to %s, the other from %s to %s", s.Name, o.Name, theirs[shared].Name,
-				x.Start.Format(form), x.End.Format("15:04 MST"), y.Start.Format(form), y.End.Format("15:04 MST"))
-		}
-	}
-	return nil
 }
 
 // localZone is the IANA name of the server's zone.
@@ -251,10 +221,12 @@ func (e *Engine) RemoveSchedule(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		if err := tx.Delete(keySched(name)); err != nil {
-			return err
+		for _, key := range []string{keySched(name), keySchedOK(name)} {
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
 		}
-		return logSchedule(tx, s, "schedule_removed", "removed")
+		return logSchedule(tx, s, "schedule_removed", "removed"+access.By(ctx))
 	}))
 }
 
@@ -292,6 +264,13 @@ func (e *Engine) PauseSchedule(ctx context.Context, name string, pause bool, by 
 // RunSchedule makes the schedule's job now, for as long as its window is. The
 // runs of its days are not touched by that.
 func (e *Engine) RunSchedule(ctx context.Context, name, confirm, idemKey string) (api.Job, error) {
+	digest, err := digestOf([]string{"run", strings.ToLower(name), confirm})
+	if err != nil {
+		return api.Job{}, err
+	}
+	if j, err := e.madeBefore(ctx, idemKey, digest); err != nil || j != nil { // what is planned now is another job
+		return orZero(j), err
+	}
 	i, err := e.Schedule(ctx, name)
 	if err != nil {
 		return api.Job{}, err
@@ -315,7 +294,7 @@ func (e *Engine) RunSchedule(ctx context.Context, name, confirm, idemKey string)
 		return api.Job{}, err
 	}
 	req.PlanDigest, req.ConfirmHosts = plan.PlanDigest, plan.Erase
-	return e.CreateJob(ctx, &req, idemKey)
+	return e.createJob(ctx, &req, idemKey, digest)
 }
 
 // ScheduleRuns returns the ledger of a schedule, newest first.

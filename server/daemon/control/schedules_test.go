@@ -178,7 +178,54 @@ func TestMissedPausedAndBusy(t *testing.T) {
 		if got := b.runs("n"); strings.Join(got, "\n") != strings.Join(want, "\n") {
 			t.Errorf("ledger:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
+		if !hasEvent(t, b, "schedule_missed") { // it is told: notify.Triggers
+			t.Error("no event says that a run was missed")
+		}
 	})
+}
+
+// TestScheduleTimes: what the figures say of a schedule.
+func TestScheduleTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // Saturday 2000-01-01 00:00 UTC
+		b := idle(t, store.NewMem())
+		b.room(1)
+		b.put(weekly("n", "UTC", "sat", "mon"))
+		times := func() string {
+			t.Helper()
+			list, err := b.ScheduleTimes(t.Context())
+			if err != nil || len(list) != 1 {
+				t.Fatal(list, err)
+			}
+			return list[0].Next.UTC().Format("01-02 15:04") + " " + list[0].Success.UTC().Format("06-01-02 15:04")
+		}
+		if got := times(); got != "01-01 22:00 01-01-01 00:00" {
+			t.Errorf("before the first run: %s", got)
+		}
+		b.pass(22*time.Hour+time.Minute, time.Hour+time.Minute)
+		if got := times(); got != "01-03 22:00 01-01-01 00:00" {
+			t.Errorf("while it runs: %s", got)
+		}
+		b.finish(0, 1, true)
+		b.pass(time.Hour, time.Minute)
+		if got := times(); got != "01-03 22:00 "+b.jobEnd(1).Format("06-01-02 15:04") {
+			t.Errorf("after the first run: %s, job ended %s", got, b.jobEnd(1))
+		}
+		if _, err := b.PauseSchedule(t.Context(), "n", true, "eva"); err != nil {
+			t.Fatal(err)
+		}
+		if got := times(); !strings.HasPrefix(got, "01-01 00:00") { // none
+			t.Errorf("paused: %s", got)
+		}
+	})
+}
+
+func (b *bench) jobEnd(id uint64) time.Time {
+	b.t.Helper()
+	j, err := b.Job(b.t.Context(), id)
+	if err != nil || j.Result != "ok" {
+		b.t.Fatalf("job %d is %q: %+v, %v", id, j.Result, j.Slots, err)
+	}
+	return j.Ended
 }
 
 // cut is a store that loses power at the n-th commit: before it, or after it

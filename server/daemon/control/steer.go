@@ -141,8 +141,8 @@ func (e *Engine) retake(tx store.Tx, j *job.Job, s *job.Slot) error {
 	switch {
 	case err != nil:
 		return err
-	case h.Exclude:
-		return conflict(api.CodeConflict, "retry %s: it is excluded from all jobs", s.Host)
+	case inventory.Barred(h, j.Room != "") != "":
+		return conflict(api.CodeConflict, "retry %s: %s", s.Host, inventory.Barred(h, j.Room != ""))
 	case h.MAC != s.MAC:
 		return conflict(api.CodeConflict, "retry %s: another PC has its place since; make a new job", s.Host)
 	case theirs != nil && other.ID != j.ID && theirs.Live():

@@ -8,6 +8,7 @@ import (
 
 	"labswarm/api"
 	"labswarm/server/event"
+	"labswarm/server/inventory"
 	"labswarm/server/job"
 	"labswarm/server/store"
 )
@@ -19,8 +20,9 @@ const (
 	pruneEvery    = time.Minute
 	stallAlert    = 2 * time.Minute
 	idemLife      = 24 * time.Hour
-	seers         = 4   // sightings committed at once
-	sightQueue    = 256 // more are dropped: a host speaks again
+	questionLife  = 30 * 24 * time.Hour // of an answered one; its event stays
+	seers         = 4                   // sightings committed at once
+	sightQueue    = 256                 // more are dropped: a host speaks again
 )
 
 // Run applies deadlines, stores sightings, counts the seed's bytes, makes
@@ -259,18 +261,21 @@ func (e *Engine) stopUnused(ctx context.Context, infoHash string) {
 	e.cfg.Swarms.Stop(infoHash)
 }
 
-// prune removes old events and idempotency keys. It writes only when there is
+// prune removes old events, answered questions and idempotency keys. It writes only when there is
 // something to remove.
 func (e *Engine) prune(ctx context.Context) error {
-	var old []string
-	long := false
+	var old, events []string
+	var asked []uint64
+	now := time.Now()
 	err := e.cfg.Store.View(ctx, func(tx store.Tx) error {
 		old = nil
-		last, err := event.Last(tx)
-		if err != nil {
+		var err error
+		if events, err = event.Old(tx, event.Keep, now.Add(-event.KeepFor), 1); err != nil {
 			return err
 		}
-		long = last > event.Keep
+		if asked, err = inventory.OldQuestions(tx, now.Add(-questionLife)); err != nil {
+			return err
+		}
 		for key := range tx.Scan("idem/", "", 1000) {
 			var rec idem
 			if _, err := getJSON(tx, key, &rec); err != nil {
@@ -282,7 +287,7 @@ func (e *Engine) prune(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err != nil || (len(old) == 0 && !long) {
+	if err != nil || len(old)+len(events)+len(asked) == 0 {
 		return err
 	}
 	return e.cfg.Store.Update(ctx, func(tx store.Tx) error {
@@ -291,7 +296,10 @@ func (e *Engine) prune(ctx context.Context) error {
 				return err
 			}
 		}
-		_, err := event.Prune(tx, event.Keep)
+		if err := inventory.ForgetQuestions(tx, asked); err != nil {
+			return err
+		}
+		_, err := event.Prune(tx, event.Keep, now.Add(-event.KeepFor))
 		return err
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"time"
 
 	"labswarm/api"
@@ -48,6 +50,50 @@ func addresses(h api.Host) power.Target {
 	return t
 }
 
+// wakeRooms remembers how the hosts of rooms are woken, by room.
+type wakeRooms map[string]struct {
+	room power.Room
+	off  bool
+}
+
+// of reads a room's settings, once. off: its hosts are switched on by hand.
+func (w wakeRooms) of(tx store.Tx, name string) (r power.Room, off bool, err error) {
+	key := strings.ToLower(name)
+	if known, ok := w[key]; ok {
+		return known.room, known.off, nil
+	}
+	rec, err := inventory.RoomRecord(tx, name)
+	if err != nil {
+		return r, false, err
+	}
+	r, off = paceOf(rec)
+	r.Name = key
+	w[key] = struct {
+		room power.Room
+		off  bool
+	}{r, off}
+	return r, off, nil
+}
+
+// paceOf turns a room's settings into the waker's.
+func paceOf(rec api.Room) (r power.Room, off bool) {
+	w := rec.Wake
+	if w == nil {
+		w = &api.Wake{}
+	}
+	r.Wave, r.Pause = w.Wave, time.Duration(w.PauseS)*time.Second
+	if a, err := netip.ParseAddr(w.Broadcast); err == nil && a.Is4() {
+		r.Casts = []netip.Addr{a}
+		return r, w.Off
+	}
+	for _, s := range rec.Subnets {
+		if p, err := netip.ParsePrefix(s); err == nil && p.Addr().Is4() && p.Bits() < 31 {
+			r.Casts = append(r.Casts, power.Broadcast(p))
+		}
+	}
+	return r, w.Off
+}
+
 // checkWake refuses to promise what cannot be done.
 func (e *Engine) checkWake(wake bool) error {
 	if wake && e.cfg.Waker == nil {
@@ -65,10 +111,24 @@ func (e *Engine) WakeHosts(ctx context.Context, req *api.WakeRequest, by string)
 	err := e.cfg.Store.View(ctx, func(tx store.Tx) error {
 		batch = nil
 		hosts, err := targets(tx, &api.JobCreate{Hosts: req.Hosts, Room: req.Room})
-		for _, h := range hosts {
-			batch = append(batch, addresses(h))
+		if err != nil {
+			return err
 		}
-		return err
+		rooms := wakeRooms{}
+		for _, h := range hosts {
+			switch r, off, err := rooms.of(tx, h.Room); {
+			case err != nil:
+				return err
+			case !off:
+				t := addresses(h)
+				t.Room = r
+				batch = append(batch, t)
+			}
+		}
+		if len(batch) == 0 {
+			return conflict(api.CodeConflict, "the PCs of room %s are switched on by hand: `labswarm room set %s --wake` changes that", hosts[0].Room, hosts[0].Room)
+		}
+		return nil
 	})
 	if err != nil {
 		return api.WakeReply{}, problem(err)
@@ -105,7 +165,24 @@ func (e *Engine) wakeDue(ctx context.Context, js *jobSlots, now time.Time) error
 		return nil
 	}
 	var batch []power.Target
+	rooms := wakeRooms{}
+	room := map[string]string{}
+	for _, s := range js.slots {
+		room[s.Host] = s.Room
+	}
 	for _, name := range due {
+		var pace power.Room
+		off := false
+		err := e.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
+			pace, off, err = rooms.of(tx, room[name])
+			return err
+		})
+		if err != nil || off {
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		s, err := e.apply(ctx, slotKey{js.job.ID, name}, job.Waken{})
 		if err != nil {
 			return err
@@ -121,7 +198,12 @@ func (e *Engine) wakeDue(ctx context.Context, js *jobSlots, now time.Time) error
 		if err != nil {
 			return err
 		}
-		batch = append(batch, addresses(h))
+		t := addresses(h)
+		t.Room = pace
+		batch = append(batch, t)
+	}
+	if len(batch) == 0 {
+		return nil
 	}
 	select {
 	case e.wakes <- batch:

@@ -3,6 +3,8 @@ package control
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -20,12 +22,14 @@ import (
 type noted struct {
 	mu   sync.Mutex
 	sent []string
+	last power.Room
 }
 
 func (n *noted) Wake(_ context.Context, targets []power.Target) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, t := range targets {
+		n.last = t.Room
 		n.sent = append(n.sent, fmt.Sprintf("%s %d", t.Host, len(t.MACs)))
 	}
 	return nil
@@ -74,6 +78,56 @@ func TestJobWakesItsHosts(t *testing.T) {
 		b.wants("NNN")
 		if s := b.slot(2); !strings.Contains(s.Error, "not woken by 3 rounds") {
 			t.Errorf("a3 ended with %q", s.Error)
+		}
+	})
+}
+
+// TestWakeAsTheRoomSays: pace and broadcast are the room's, and a room that is
+// switched on by hand is left alone.
+func TestWakeAsTheRoomSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, store.NewMem())
+		b.room(2)
+		n := &noted{}
+		b.end()
+		b.wol = n
+		b.start()
+		defer b.end()
+		set := func(r api.Room) {
+			t.Helper()
+			if _, err := b.PutRoom(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, tt := range []struct {
+			room api.Room
+			want power.Room
+		}{
+			{api.Room{Name: "r1"}, power.Room{}},
+			{api.Room{Name: "r1", Subnets: []string{"10.7.0.0/24", "10.8.0.0/16"}}, power.Room{Casts: []netip.Addr{netip.MustParseAddr("10.7.0.255"), netip.MustParseAddr("10.8.255.255")}}},
+			{api.Room{Name: "r1", Subnets: []string{"10.7.0.0/24"}, Wake: &api.Wake{Broadcast: "10.7.255.255", Wave: 5, PauseS: 60}},
+				power.Room{Wave: 5, Pause: time.Minute, Casts: []netip.Addr{netip.MustParseAddr("10.7.255.255")}}},
+		} {
+			set(tt.room)
+			if _, err := b.WakeHosts(t.Context(), &api.WakeRequest{Room: "R1"}, "eva"); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			tt.want.Name = "r1"
+			if !reflect.DeepEqual(n.last, tt.want) {
+				t.Errorf("%+v is woken as %+v; want %+v", tt.room, n.last, tt.want)
+			}
+		}
+		set(api.Room{Name: "r1", Wake: &api.Wake{Off: true}})
+		sent := n.all()
+		if _, err := b.WakeHosts(t.Context(), &api.WakeRequest{Room: "r1"}, "eva"); err == nil {
+			t.Error("woke a room that is switched on by hand")
+		}
+		b.create(api.JobCreate{Image: "deb", Room: "r1", Confirm: "r1", ExpiresInS: 3600, JobPolicy: api.JobPolicy{Wake: true}})
+		time.Sleep(10 * time.Minute)
+		b.wants("AA")
+		if n.all() != sent {
+			t.Errorf("woken all the same: %s", n.all())
 		}
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"labswarm/api"
 	"labswarm/images/library"
 	"labswarm/images/manifest"
+	"labswarm/server/access"
 	"labswarm/server/daemon/control"
 	"labswarm/server/event"
 	"labswarm/server/store"
@@ -255,7 +256,7 @@ func (k *Keeper) delete(ctx context.Context, r versions.Record, why string) erro
 		if err := versions.Delete(tx, r.Name, r.Version); err != nil {
 			return err
 		}
-		_, err := event.Append(tx, api.Event{Time: time.Now().UTC(), Level: "info", Code: "image_removed", Text: "image " + r.Name + "/" + r.Version + ": " + why})
+		_, err := event.Append(tx, api.Event{Time: time.Now().UTC(), Level: "info", Code: "image_removed", Text: "image " + r.Name + "/" + r.Version + ": " + why + access.By(ctx)})
 		return err
 	})
 	k.cfg.Ring()
@@ -329,6 +330,7 @@ func (k *Keeper) change(ctx context.Context, name, version string, fn func(*vers
 			return err
 		}
 		ev.Time = time.Now().UTC()
+		ev.Text += access.By(ctx)
 		_, err = event.Append(tx, ev)
 		return err
 	})
