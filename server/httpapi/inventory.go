@@ -39,10 +39,10 @@ func (a *Admin) inventoryRoutes() []Route {
 		{Method: "POST", Path: api.RouteImport, Role: api.RoleAdmin, Summary: "check a list of rooms or PCs, and save it when asked to", In: api.ImportRequest{}, Out: api.ImportResult{}, asks: isCheck, h: posted(a.svc.Import)},
 		{Method: "GET", Path: api.RouteExport, Summary: "rooms or PCs as CSV or TOML", Query: []string{"what", "format"}, Out: api.Export{}, h: a.export},
 		{Method: "GET", Path: api.RouteLearn, Summary: "learn mode, null when it is not open", Out: api.Learn{}, h: get(a.svc.Learn)},
-		{Method: "POST", Path: api.RouteLearn, Role: api.RoleOperator, Summary: "let unknown PCs of a room enrol for a while", In: api.Learn{}, Out: api.Learn{}, rooms: a.roomsOfLearn, h: posted(a.svc.OpenLearn)},
-		{Method: "DELETE", Path: api.RouteLearn, Role: api.RoleOperator, Summary: "end learn mode", rooms: a.roomsOfOpenLearn, h: a.closeLearn},
+		{Method: "POST", Path: api.RouteLearn, Role: api.RoleAdmin, Summary: "let unknown PCs of a room enrol for a while", In: api.Learn{}, Out: api.Learn{}, h: posted(a.svc.OpenLearn)},
+		{Method: "DELETE", Path: api.RouteLearn, Role: api.RoleAdmin, Summary: "end learn mode", h: a.closeLearn},
 		{Method: "GET", Path: api.RouteEnrolled, Summary: "PCs that wait for a seat, in the order they appeared", Out: []api.Enrolment{}, h: get(a.svc.Enrolments)},
-		{Method: "POST", Path: api.RouteEnrolled, Role: api.RoleOperator, Summary: "put a waiting PC on a seat", In: api.EnrolBind{}, Out: api.Host{}, rooms: a.roomsOfBind, h: posted(a.svc.Bind)},
+		{Method: "POST", Path: api.RouteEnrolled, Role: api.RoleAdmin, Summary: "put a waiting PC on a seat", In: api.EnrolBind{}, Out: api.Host{}, h: posted(a.svc.Bind)},
 		{Method: "GET", Path: api.RouteQuestions, Summary: "questions that wait for an answer", Out: []api.Question{}, h: get(a.svc.Questions)},
 		{Method: "POST", Path: api.RouteQuestions + "/{id}", Role: api.RoleOperator, Summary: "answer a question", In: api.QuestionAnswer{}, Out: api.Question{}, rooms: a.roomsOfQuestion, h: a.answerQuestion},
 	}

@@ -88,42 +88,6 @@ func (a *Admin) roomsOfSaved(r *http.Request, body []byte) ([]string, error) {
 	return rooms, nil
 }
 
-// roomsOfLearn is the room to be opened, and the one that is open.
-func (a *Admin) roomsOfLearn(r *http.Request, body []byte) ([]string, error) {
-	req, err := loose[api.Learn](body)
-	if err != nil {
-		return nil, err
-	}
-	return a.withLearn(r, []string{req.Room})
-}
-
-func (a *Admin) withLearn(r *http.Request, rooms []string) ([]string, error) {
-	l, err := a.svc.Learn(r.Context())
-	if err == nil && l != nil {
-		rooms = append(rooms, l.Room)
-	}
-	return rooms, err
-}
-
-// roomsOfOpenLearn is the room that learn mode is open for.
-func (a *Admin) roomsOfOpenLearn(r *http.Request, _ []byte) ([]string, error) {
-	rooms, err := a.withLearn(r, nil)
-	if err == nil && rooms == nil {
-		err = fail(http.StatusNotFound, api.CodeNotFound, "learn mode is not open")
-	}
-	return rooms, err
-}
-
-// roomsOfBind are the room that a PC is to get, and the one whose unknown PCs
-// were let in.
-func (a *Admin) roomsOfBind(r *http.Request, body []byte) ([]string, error) {
-	req, err := loose[api.EnrolBind](body)
-	if err != nil {
-		return nil, err
-	}
-	return a.withLearn(r, []string{req.Room})
-}
-
 // roomsOfQuestion are the rooms of the question in the path, and of the hosts
 // that its answer may change.
 func (a *Admin) roomsOfQuestion(r *http.Request, _ []byte) ([]string, error) {
