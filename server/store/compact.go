@@ -59,8 +59,9 @@ func compact(db *bolt.DB) (*bolt.DB, error) {
 		return db, err
 	}
 	copied := path + ".compact" // of a crashed try: written anew
-	if err := compactTo(copied, db); err != nil {
-		return db, errors.Join(os.Remove(copied)) //nolint:nilerr // a state that takes more space than it needs is no reason not to start
+	if compactTo(copied, db) != nil {
+		_ = os.Remove(copied) // a state that takes more space than it needs is no reason not to start
+		return db, nil
 	}
 	if err := os.Rename(copied, path); err != nil {
 		return db, fmt.Errorf("put the compacted state in place: %w", err)

@@ -55,7 +55,7 @@ func TestMovedFile(t *testing.T) {
 		if err == nil {
 			err = other.View(context.Background(), func(tx Tx) error {
 				if raw, err := tx.Get("new"); err != nil || raw == nil {
-					return fmt.Errorf("the old file was opened (%v)", err)
+					return errors.Join(errors.New("the old file was opened"), err)
 				}
 				return nil
 			})
