@@ -59,7 +59,7 @@ func compact(db *bolt.DB) (*bolt.DB, error) {
 		return db, err
 	}
 	copied := path + ".compact" // of a crashed try: written anew
-	if compactTo(copied, db) != nil {
+	if made := compactTo(copied, db) == nil; !made {
 		_ = os.Remove(copied) // a state that takes more space than it needs is no reason not to start
 		return db, nil
 	}
