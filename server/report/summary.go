@@ -43,10 +43,13 @@ func (r *Report) Summary() api.ReportSummary {
 // moved is what a host with the new image had to fetch.
 func (h *Host) moved() string {
 	text := fmt.Sprintf("%d cells kept, %d fetched; %s server, %s PCs", h.CellsKept, h.CellsWritten, units.FormatBytes(h.BytesFromSeed), units.FormatBytes(h.BytesFromPeers))
-	if h.LocalOS {
+	switch {
+	case h.LocalOS:
 		text += "; booted"
-	} else {
-		text += "; not seen booting"
+	case h.State == api.StateConfirmed:
+		text += "; restarted"
+	default:
+		text += "; not seen again"
 	}
 	if h.Attempts > 1 {
 		text += fmt.Sprintf("; attempt %d", h.Attempts)

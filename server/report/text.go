@@ -106,7 +106,7 @@ func (r *Report) figureLines() [][2]string {
 	f := r.Figures()
 	out := [][2]string{
 		{"verified by read-back", fmt.Sprintf("%d of %d", f.Ready, f.Hosts)},
-		{"booted after it", fmt.Sprintf("%d", f.Booted)},
+		{"booted after it", fmt.Sprintf("%d seen running, %d more restarted", f.Booted, f.Asked)},
 		{"the server sent", fmt.Sprintf("%s on the wire = %.2f copies (%s of image data)", units.FormatBytes(r.SeedWireBytes), f.Copies, units.FormatBytes(r.SeedBytesSent))},
 		{"PCs received", fmt.Sprintf("%s from the server, %s from each other", units.FormatBytes(f.FromServer), units.FormatBytes(f.FromPeers))},
 		{"image", fmt.Sprintf("%s in %d cells", units.FormatBytes(r.Image.BytesShipped), r.Image.Cells)},

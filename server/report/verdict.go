@@ -116,6 +116,7 @@ var states = map[api.State]bool{
 // Figures are the sums at the end of a report.
 type Figures struct {
 	Hosts, Ready, Booted, Attempts int
+	Asked                          int       // for their own disk, and were not seen running
 	Copies                         float64   // of the image, sent by the server
 	FromServer, FromPeers          int64     // bytes
 	Phases                         []Phase   // medians, in the order of a deployment
@@ -140,8 +141,11 @@ func (r *Report) Figures() Figures {
 	for i := range r.Hosts {
 		h := &r.Hosts[i]
 		f.FromServer, f.FromPeers, f.Attempts = f.FromServer+h.BytesFromSeed, f.FromPeers+h.BytesFromPeers, f.Attempts+h.Attempts
-		if h.LocalOS {
+		switch {
+		case h.LocalOS:
 			f.Booted++
+		case h.State == api.StateConfirmed:
+			f.Asked++
 		}
 		var took float64
 		for _, s := range h.spans(r.DurationS) {

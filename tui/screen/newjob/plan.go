@@ -58,13 +58,18 @@ func (st State) ask(in screen.In) screen.Effect {
 	req := p.Request
 	req.DryRun = false
 	req.PlanDigest, req.ConfirmHosts = p.PlanDigest, p.Erase
-	what := "the room's name"
+	what, want := "the room's name", p.ConfirmText
 	if req.Room == "" {
 		what = "the image's name"
 	}
+	if len(p.Protected) > 0 { // each of them has to be typed, too
+		req.ConfirmProtected = p.Protected
+		what += " and the protected hosts"
+		want += " " + strings.Join(p.Protected, " ")
+	}
 	return screen.Effect{Open: confirm.State{
 		Title: fmt.Sprintf("ERASE %d DISKS: %s/%s for %s", p.Erase, p.Image, p.Version, st.target()),
-		Facts: facts(&p), Want: p.ConfirmText, What: what,
+		Facts: facts(&p), Want: want, What: what,
 		Action: screen.Action{
 			Doing: "make the job",
 			Do: func(ctx context.Context, c *client.Client) (screen.Done, error) {
